@@ -1,0 +1,1 @@
+"""Implementations of the ports: the only package that may import boto3."""

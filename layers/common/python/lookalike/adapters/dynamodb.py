@@ -1,0 +1,372 @@
+"""The tables on DynamoDB: small conditional writes and reads by key; nothing is ever scanned.
+
+A record's fields that no key needs travel as one JSON text (``body``): encoding nested maps in DynamoDB's
+own types costs several times the CPU, and nothing filters on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+from ulid import ULID
+
+from lookalike.adapters.aws import aws_errors, client
+from lookalike.core.errors import Conflict, Unavailable
+from lookalike.core.keys import catalogue_of
+from lookalike.core.types import (
+    Counts,
+    Failure,
+    Generation,
+    Product,
+    SearchRecord,
+    SegmentEntry,
+)
+
+Item = dict[str, dict[str, str]]
+Record = TypeVar("Record")
+
+_BATCH_GET_LIMIT = 100  # DynamoDB's
+_BATCH_GET_ROUNDS = 6
+_SEARCH_SHARDS = 8  # write heat of the search log is spread over so many partitions an hour
+
+
+def _text(value: str) -> dict[str, str]:
+    return {"S": value}
+
+
+def _body(record: object) -> dict[str, str]:
+    return _text(msgspec.json.encode(record).decode())
+
+
+def _record(item: Item, kind: type[Record]) -> Record:
+    return msgspec.json.decode(item["body"]["S"], type=kind)
+
+
+class _Table:
+    """One table: batched reads, one-page queries."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dynamodb = client("dynamodb")
+
+    def get(self, key: Item) -> Item | None:
+        with aws_errors(f"reading {self.name}"):
+            answer = self.dynamodb.get_item(TableName=self.name, Key=key, ConsistentRead=True)
+        item: Item | None = answer.get("Item")
+        return item
+
+    def get_many(self, keys: list[Item]) -> list[Item]:
+        chunks = [
+            keys[start : start + _BATCH_GET_LIMIT]
+            for start in range(0, len(keys), _BATCH_GET_LIMIT)
+        ]
+        return [item for chunk in chunks for item in self._get_chunk(chunk)]
+
+    def _get_chunk(self, keys: list[Item]) -> Iterator[Item]:
+        request: dict[str, Any] = {self.name: {"Keys": keys, "ConsistentRead": True}}
+        for _ in range(_BATCH_GET_ROUNDS):
+            with aws_errors(f"reading {self.name}"):
+                answer = self.dynamodb.batch_get_item(RequestItems=request)
+            yield from answer["Responses"].get(self.name, ())
+            request = answer.get("UnprocessedKeys") or {}
+            if not request:
+                return
+        raise Unavailable(f"{self.name} left keys unread {_BATCH_GET_ROUNDS} times")
+
+    def page(
+        self,
+        condition: str,
+        values: Item,
+        names: Mapping[str, str],
+        limit: int,
+        forward: bool = True,
+    ) -> tuple[list[Item], bool]:
+        """Up to ``limit`` items in order of the sort key, and whether there are more."""
+        items: list[Item] = []
+        start: dict[str, Any] = {}
+        while True:
+            with aws_errors(f"reading {self.name}"):
+                answer = self.dynamodb.query(
+                    TableName=self.name,
+                    KeyConditionExpression=condition,
+                    ExpressionAttributeValues=values,
+                    ExpressionAttributeNames=names,
+                    ConsistentRead=True,
+                    ScanIndexForward=forward,
+                    Limit=limit - len(items),
+                    **start,
+                )
+            items += answer["Items"]
+            last = answer.get("LastEvaluatedKey")
+            if last is None or len(items) >= limit:
+                return items, last is not None
+            start = {"ExclusiveStartKey": last}
+
+    def partition(self, name: str, value: str) -> Iterator[Item]:
+        """Every item of one partition."""
+        pages = self.dynamodb.get_paginator("query").paginate(
+            TableName=self.name,
+            KeyConditionExpression="#p = :p",
+            ExpressionAttributeNames={"#p": name},
+            ExpressionAttributeValues={":p": _text(value)},
+            ConsistentRead=True,
+        )
+        with aws_errors(f"reading {self.name}"):
+            for answer in pages:
+                yield from answer["Items"]
+
+    def after(
+        self, partition: tuple[str, str], sort: str, limit: int, after: str
+    ) -> tuple[list[Item], str | None]:
+        """A page of one partition behind sort key ``after``, and the sort key to go on from."""
+        name, value = partition
+        condition, values, names = "#p = :p", {":p": _text(value)}, {"#p": name}
+        if after:
+            condition += " AND #s > :s"
+            values[":s"] = _text(after)
+            names["#s"] = sort
+        items, more = self.page(condition, values, names, limit)
+        return items, items[-1][sort]["S"] if more and items else None
+
+
+class DynamoProducts:
+    """Product records; implements `lookalike.core.ports.ProductTable`."""
+
+    def __init__(self, table: str) -> None:
+        self._table = _Table(table)
+
+    def get_many(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Product]:
+        """See `lookalike.core.ports.ProductTable`."""
+        items = self._table.get_many([_product_key(*pair) for pair in dict.fromkeys(ids)])
+        products = map(_product, items)
+        return {(product.catalogue, product.product_id): product for product in products}
+
+    def put(self, product: Product) -> Product:
+        """See `lookalike.core.ports.ProductTable`."""
+        body = _body(replace(product, revision=None))
+        # Named by content: if the same record comes back later, a decision made on it still stands.
+        revision = hashlib.blake2b(body["S"].encode(), digest_size=12).hexdigest()
+        item = _product_key(product.catalogue, product.product_id)
+        item |= {"revision": _text(revision), "body": body}
+        with aws_errors(f"product {product.product_id}"):
+            self._table.dynamodb.put_item(
+                TableName=self._table.name, Item=item, **_unchanged(product)
+            )
+        return replace(product, revision=revision)
+
+    def delete(self, product: Product) -> None:
+        """See `lookalike.core.ports.ProductTable`."""
+        with aws_errors(f"product {product.product_id}"):
+            self._table.dynamodb.delete_item(
+                TableName=self._table.name,
+                Key=_product_key(product.catalogue, product.product_id),
+                **_unchanged(product),
+            )
+
+    def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Product], str | None]:
+        """See `lookalike.core.ports.ProductTable`."""
+        items, go_on = self._table.after(("catalogue", catalogue), "product_id", limit, after)
+        return [_product(item) for item in items], go_on
+
+
+def _product_key(catalogue: str, product_id: str) -> Item:
+    return {"catalogue": _text(catalogue), "product_id": _text(product_id)}
+
+
+def _product(item: Item) -> Product:
+    return replace(_record(item, Product), revision=item["revision"]["S"])
+
+
+def _unchanged(product: Product) -> dict[str, Any]:
+    if product.revision is None:
+        return {"ConditionExpression": "attribute_not_exists(revision)"}
+    return {
+        "ConditionExpression": "revision = :revision",
+        "ExpressionAttributeValues": {":revision": _text(product.revision)},
+    }
+
+
+class DynamoFailures:
+    """Failure records; implements `lookalike.core.ports.FailureTable`."""
+
+    def __init__(self, table: str) -> None:
+        self._table = _Table(table)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Failure]:
+        """See `lookalike.core.ports.FailureTable`."""
+        items = self._table.get_many([_failure_key(key) for key in dict.fromkeys(keys)])
+        return {failure.key: failure for failure in (_record(item, Failure) for item in items)}
+
+    def put(self, failure: Failure) -> None:
+        """See `lookalike.core.ports.FailureTable`."""
+        item = _failure_key(failure.key) | {"body": _body(failure)}
+        with aws_errors(f"failure of {failure.key}"):
+            self._table.dynamodb.put_item(TableName=self._table.name, Item=item)
+
+    def delete(self, key: str) -> None:
+        """See `lookalike.core.ports.FailureTable`."""
+        with aws_errors(f"failure of {key}"):
+            self._table.dynamodb.delete_item(TableName=self._table.name, Key=_failure_key(key))
+
+    def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Failure], str | None]:
+        """See `lookalike.core.ports.FailureTable`."""
+        items, go_on = self._table.after(("catalogue", catalogue), "key", limit, after)
+        return [_record(item, Failure) for item in items], go_on
+
+
+def _failure_key(key: str) -> Item:
+    return {"catalogue": _text(catalogue_of(key)), "key": _text(key)}
+
+
+class DynamoRegistry:
+    """Live segments; implements `lookalike.core.ports.Registry`."""
+
+    def __init__(self, table: str) -> None:
+        self._table = _Table(table)
+
+    def add(self, entry: SegmentEntry) -> None:
+        """See `lookalike.core.ports.Registry`."""
+        item = {"scope": _text(entry.scope), "digest": _text(entry.digest), "body": _body(entry)}
+        with aws_errors(f"segment {entry.digest}"), suppress(Conflict):
+            self._table.dynamodb.put_item(
+                TableName=self._table.name,
+                Item=item,
+                ConditionExpression="attribute_not_exists(digest)",
+            )
+
+    def live(self, scope: str) -> list[SegmentEntry]:
+        """See `lookalike.core.ports.Registry`."""
+        return [_record(item, SegmentEntry) for item in self._table.partition("scope", scope)]
+
+
+class DynamoGenerations:
+    """Current generations; implements `lookalike.core.ports.GenerationTable`."""
+
+    def __init__(self, table: str) -> None:
+        self._table = _Table(table)
+
+    def current(self, catalogue: str) -> Generation | None:
+        """See `lookalike.core.ports.GenerationTable`."""
+        item = self._table.get({"kind": _text("current"), "catalogue": _text(catalogue)})
+        return _record(item, Generation) if item else None
+
+    def create(self, generation: Generation) -> Generation:
+        """See `lookalike.core.ports.GenerationTable`."""
+        key = {"kind": _text("current"), "catalogue": _text(generation.catalogue)}
+        try:
+            with aws_errors(f"catalogue {generation.catalogue}"):
+                self._table.dynamodb.put_item(
+                    TableName=self._table.name,
+                    Item=key | {"body": _body(generation)},
+                    ConditionExpression="attribute_not_exists(body)",
+                )
+        except Conflict:
+            return self.current(generation.catalogue) or generation
+        return generation
+
+    def catalogues(self) -> list[Generation]:
+        """See `lookalike.core.ports.GenerationTable`."""
+        return [_record(item, Generation) for item in self._table.partition("kind", "current")]
+
+
+class DynamoCounts:
+    """Counts, in the generations table; implements `lookalike.core.ports.CountTable`."""
+
+    def __init__(self, table: str) -> None:
+        self._table = _Table(table)
+
+    def get(self, catalogue: str) -> Counts:
+        """See `lookalike.core.ports.CountTable`."""
+        item = self._table.get(_counts_key(catalogue)) or {}
+        return Counts(**{name: int(item.get(name, {"N": "0"})["N"]) for name in _COUNTED})
+
+    def add(self, catalogue: str, change: Counts) -> None:
+        """See `lookalike.core.ports.CountTable`."""
+        with aws_errors(f"counts of {catalogue}"):
+            self._table.dynamodb.update_item(
+                TableName=self._table.name,
+                Key=_counts_key(catalogue),
+                UpdateExpression="ADD " + ", ".join(f"{name} :{name}" for name in _COUNTED),
+                ExpressionAttributeValues={
+                    f":{name}": {"N": str(getattr(change, name))} for name in _COUNTED
+                },
+            )
+
+    def set(self, catalogue: str, counts: Counts) -> None:
+        """See `lookalike.core.ports.CountTable`."""
+        values = {name: {"N": str(getattr(counts, name))} for name in _COUNTED}
+        with aws_errors(f"counts of {catalogue}"):
+            self._table.dynamodb.put_item(
+                TableName=self._table.name, Item=_counts_key(catalogue) | values
+            )
+
+
+_COUNTED = tuple(field.name for field in fields(Counts))
+
+
+def _counts_key(catalogue: str) -> Item:
+    return {"kind": _text("counts"), "catalogue": _text(catalogue)}
+
+
+class DynamoSearchLog:
+    """The search log; implements `lookalike.core.ports.SearchLog`.
+
+    The partition is the hour and a shard, both read off the query id (a ULID), so that one search is
+    found by its id alone and the newest by walking back through the hours.
+    """
+
+    def __init__(self, table: str, retention_days: int) -> None:
+        self._table = _Table(table)
+        self._retention_s = retention_days * 86_400
+
+    def write(self, record: SearchRecord) -> None:
+        """See `lookalike.core.ports.SearchLog`."""
+        item = _search_key(record.query_id) | {
+            "expires_at": {"N": str(int(record.at) + self._retention_s)},
+            "body": _body(record),
+        }
+        with aws_errors(f"search {record.query_id}"):
+            self._table.dynamodb.put_item(TableName=self._table.name, Item=item)
+
+    def get(self, query_id: str) -> SearchRecord | None:
+        """See `lookalike.core.ports.SearchLog`."""
+        try:
+            key = _search_key(query_id)
+        except ValueError:
+            return None
+        item = self._table.get(key)
+        return _record(item, SearchRecord) if item else None
+
+    def recent(self, limit: int, now: float) -> list[SearchRecord]:
+        """See `lookalike.core.ports.SearchLog`."""
+        found: list[SearchRecord] = []
+        for hours_back in range(48):
+            hour = _hour(now - hours_back * 3600)
+            for shard in range(_SEARCH_SHARDS):
+                items, _ = self._table.page(
+                    "#p = :p",
+                    {":p": _text(f"{hour}#{shard}")},
+                    {"#p": "bucket"},
+                    limit,
+                    forward=False,
+                )
+                found += [_record(item, SearchRecord) for item in items]
+            if len(found) >= limit:
+                break
+        return sorted(found, key=lambda item: item.query_id, reverse=True)[:limit]
+
+
+def _hour(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H")
+
+
+def _search_key(query_id: str) -> Item:
+    ulid = ULID.from_str(query_id)
+    shard = ulid.bytes[-1] % _SEARCH_SHARDS
+    return {"bucket": _text(f"{_hour(ulid.timestamp)}#{shard}"), "query_id": _text(query_id)}

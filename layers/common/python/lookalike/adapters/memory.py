@@ -1,0 +1,250 @@
+"""Every port without a network: for tests, for trying things, for one process. Nothing survives it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from lookalike.core.errors import Conflict, Unindexable
+from lookalike.core.keys import catalogue_of
+from lookalike.core.ports import Clock
+from lookalike.core.types import (
+    Counts,
+    Failure,
+    Generation,
+    ObjectInfo,
+    Product,
+    SearchRecord,
+    SegmentEntry,
+)
+
+
+class MemoryObjectStore:
+    """A bucket in a dict. ETags are MD5 as S3's are; ``put_object`` stands in for any S3 client."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._objects: dict[str, tuple[ObjectInfo, bytes]] = {}
+        self._lock = threading.Lock()
+
+    def put_object(
+        self,
+        key: str,
+        body: bytes,
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write as a client of the bucket would, with user metadata."""
+        etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        info = ObjectInfo(key, etag, len(body), self._clock(), content_type, dict(metadata or {}))
+        with self._lock:
+            self._objects[key] = (info, body)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        found = self._objects.get(key)
+        return found[0] if found else None
+
+    def get(self, key: str, max_bytes: int) -> tuple[ObjectInfo, bytes] | None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        found = self._objects.get(key)
+        if found and found[0].size_bytes > max_bytes:
+            raise too_large(found[0].size_bytes, max_bytes)
+        return found
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        found = self._objects.get(key)
+        return found[1][start : start + length] if found else None
+
+    def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        if not (if_absent and key in self._objects):
+            self.put_object(key, body, content_type)
+
+    def delete(self, key: str) -> None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        with self._lock:
+            self._objects.pop(key, None)
+
+    def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        """See `lookalike.core.ports.ObjectStore`."""
+        for key in sorted(self._objects):
+            if key.startswith(prefix) and key > start_after:
+                yield replace(self._objects[key][0], metadata={})
+
+    def url(self, key: str, expires_s: int) -> str:
+        """See `lookalike.core.ports.ObjectStore`."""
+        return f"memory:///{key}?expires={expires_s}"
+
+    def upload_form(self, key: str, max_bytes: int, expires_s: int) -> tuple[str, dict[str, str]]:
+        """See `lookalike.core.ports.ObjectStore`."""
+        return "memory:///", {"key": key, "max_bytes": str(max_bytes)}
+
+
+def too_large(size_bytes: int, max_bytes: int) -> Unindexable:
+    """The error of every `ObjectStore.get` for an object over the limit."""
+    return Unindexable(
+        "too-large",
+        f"The file has {size_bytes / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are read.",
+    )
+
+
+class MemoryProducts:
+    """Product records in a dict."""
+
+    def __init__(self) -> None:
+        self._products: dict[tuple[str, str], Product] = {}
+        self._revision = 0
+        self._lock = threading.Lock()
+
+    def get_many(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Product]:
+        """See `lookalike.core.ports.ProductTable`."""
+        return {item: self._products[item] for item in ids if item in self._products}
+
+    def put(self, product: Product) -> Product:
+        """See `lookalike.core.ports.ProductTable`."""
+        with self._lock:
+            self._check(product)
+            self._revision += 1
+            stored = replace(product, revision=str(self._revision))
+            self._products[product.catalogue, product.product_id] = stored
+            return stored
+
+    def delete(self, product: Product) -> None:
+        """See `lookalike.core.ports.ProductTable`."""
+        with self._lock:
+            self._check(product)
+            del self._products[product.catalogue, product.product_id]
+
+    def _check(self, product: Product) -> None:
+        stored = self._products.get((product.catalogue, product.product_id))
+        if (stored.revision if stored else None) != product.revision:
+            raise Conflict(f"product {product.product_id} was changed meanwhile")
+
+    def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Product], str | None]:
+        """See `lookalike.core.ports.ProductTable`."""
+        ids = sorted(
+            (product_id for owner, product_id in self._products if owner == catalogue),
+            key=str.encode,
+        )
+        chosen = [item for item in ids if item.encode() > after.encode()]
+        page = [self._products[catalogue, item] for item in chosen[:limit]]
+        return page, page[-1].product_id if len(chosen) > limit else None
+
+
+class MemoryFailures:
+    """Failure records in a dict."""
+
+    def __init__(self) -> None:
+        self._failures: dict[str, Failure] = {}
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Failure]:
+        """See `lookalike.core.ports.FailureTable`."""
+        return {key: self._failures[key] for key in keys if key in self._failures}
+
+    def put(self, failure: Failure) -> None:
+        """See `lookalike.core.ports.FailureTable`."""
+        self._failures[failure.key] = failure
+
+    def delete(self, key: str) -> None:
+        """See `lookalike.core.ports.FailureTable`."""
+        self._failures.pop(key, None)
+
+    def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Failure], str | None]:
+        """See `lookalike.core.ports.FailureTable`."""
+        keys = sorted(
+            (key for key in self._failures if catalogue_of(key) == catalogue), key=str.encode
+        )
+        chosen = [key for key in keys if key.encode() > after.encode()]
+        page = [self._failures[key] for key in chosen[:limit]]
+        return page, page[-1].key if len(chosen) > limit else None
+
+
+class MemoryRegistry:
+    """Live segments in a dict."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], SegmentEntry] = {}
+
+    def add(self, entry: SegmentEntry) -> None:
+        """See `lookalike.core.ports.Registry`."""
+        self._entries.setdefault((entry.scope, entry.digest), entry)
+
+    def live(self, scope: str) -> list[SegmentEntry]:
+        """See `lookalike.core.ports.Registry`."""
+        return [self._entries[key] for key in sorted(self._entries) if key[0] == scope]
+
+
+class MemoryGenerations:
+    """Current generations in a dict."""
+
+    def __init__(self) -> None:
+        self._current: dict[str, Generation] = {}
+
+    def current(self, catalogue: str) -> Generation | None:
+        """See `lookalike.core.ports.GenerationTable`."""
+        return self._current.get(catalogue)
+
+    def create(self, generation: Generation) -> Generation:
+        """See `lookalike.core.ports.GenerationTable`."""
+        return self._current.setdefault(generation.catalogue, generation)
+
+    def catalogues(self) -> list[Generation]:
+        """See `lookalike.core.ports.GenerationTable`."""
+        return [self._current[name] for name in sorted(self._current)]
+
+
+class MemoryCounts:
+    """Counts in a dict."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, Counts] = {}
+        self._lock = threading.Lock()
+
+    def get(self, catalogue: str) -> Counts:
+        """See `lookalike.core.ports.CountTable`."""
+        return self._counts.get(catalogue, Counts())
+
+    def add(self, catalogue: str, change: Counts) -> None:
+        """See `lookalike.core.ports.CountTable`."""
+        with self._lock:
+            self._counts[catalogue] = self.get(catalogue) + change
+
+    def set(self, catalogue: str, counts: Counts) -> None:
+        """See `lookalike.core.ports.CountTable`."""
+        self._counts[catalogue] = counts
+
+
+class MemorySearchLog:
+    """The search log in a dict."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, SearchRecord] = {}
+
+    def write(self, record: SearchRecord) -> None:
+        """See `lookalike.core.ports.SearchLog`."""
+        self._records[record.query_id] = record
+
+    def get(self, query_id: str) -> SearchRecord | None:
+        """See `lookalike.core.ports.SearchLog`."""
+        return self._records.get(query_id)
+
+    def recent(self, limit: int, now: float) -> list[SearchRecord]:
+        """See `lookalike.core.ports.SearchLog`."""
+        newest = sorted(self._records.values(), key=lambda item: item.query_id, reverse=True)
+        return [item for item in newest if item.at > now - 48 * 3600][:limit]
+
+
+class MemoryQueue:
+    """The ingest queue as a list of message bodies."""
+
+    def __init__(self) -> None:
+        self.bodies: list[str] = []
+
+    def send_keys(self, keys: Sequence[str]) -> None:
+        """See `lookalike.core.ports.Queue`."""
+        self.bodies.append(json.dumps({"keys": list(keys)}))

@@ -1,0 +1,121 @@
+"""The object store on S3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from lookalike.adapters.aws import aws_errors, client, is_not_found
+from lookalike.adapters.memory import too_large
+from lookalike.core.errors import Conflict
+from lookalike.core.types import ObjectInfo
+
+
+class S3ObjectStore:
+    """One bucket; implements `lookalike.core.ports.ObjectStore`."""
+
+    def __init__(self, bucket: str) -> None:
+        self.bucket = bucket
+        self._s3 = client("s3")
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        with aws_errors(f"reading {key}"):
+            try:
+                return _info(key, self._s3.head_object(Bucket=self.bucket, Key=key))
+            except ClientError as error:
+                if is_not_found(error):
+                    return None
+                raise
+
+    def get(self, key: str, max_bytes: int) -> tuple[ObjectInfo, bytes] | None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        with aws_errors(f"reading {key}"):
+            try:
+                response = self._s3.get_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if is_not_found(error):
+                    return None
+                raise
+            info = _info(key, response)
+            if info.size_bytes > max_bytes:
+                response["Body"].close()
+                raise too_large(info.size_bytes, max_bytes)
+            return info, response["Body"].read()
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        with aws_errors(f"reading {key}"):
+            try:
+                response = self._s3.get_object(
+                    Bucket=self.bucket, Key=key, Range=f"bytes={start}-{start + length - 1}"
+                )
+            except ClientError as error:
+                if is_not_found(error):
+                    return None
+                raise
+            body: bytes = response["Body"].read()
+            return body
+
+    def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        condition = {"IfNoneMatch": "*"} if if_absent else {}
+        try:
+            with aws_errors(f"writing {key}"):
+                self._s3.put_object(
+                    Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, **condition
+                )
+        except Conflict:
+            # Content-addressed: what is there is what was to be written.
+            if not if_absent:
+                raise
+
+    def delete(self, key: str) -> None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        with aws_errors(f"deleting {key}"):
+            self._s3.delete_object(Bucket=self.bucket, Key=key)
+
+    def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        """See `lookalike.core.ports.ObjectStore`."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix, StartAfter=start_after
+        )
+        with aws_errors(f"listing {prefix or self.bucket}"):
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    yield ObjectInfo(
+                        item["Key"],
+                        item["ETag"].strip('"'),
+                        item["Size"],
+                        item["LastModified"].timestamp(),
+                    )
+
+    def url(self, key: str, expires_s: int) -> str:
+        """See `lookalike.core.ports.ObjectStore`."""
+        url: str = self._s3.generate_presigned_url(
+            "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=expires_s
+        )
+        return url
+
+    def upload_form(self, key: str, max_bytes: int, expires_s: int) -> tuple[str, dict[str, str]]:
+        """See `lookalike.core.ports.ObjectStore`."""
+        form = self._s3.generate_presigned_post(
+            self.bucket,
+            key,
+            Conditions=[["content-length-range", 1, max_bytes]],
+            ExpiresIn=expires_s,
+        )
+        return form["url"], form["fields"]
+
+
+def _info(key: str, response: dict[str, Any]) -> ObjectInfo:
+    return ObjectInfo(
+        key=key,
+        etag=response["ETag"].strip('"'),
+        size_bytes=response["ContentLength"],
+        last_modified=response["LastModified"].timestamp(),
+        content_type=response.get("ContentType", ""),
+        metadata=response.get("Metadata", {}),
+    )

@@ -1,0 +1,34 @@
+"""The ingest queue on SQS."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+
+from lookalike.adapters.aws import aws_errors, client
+from lookalike.core.errors import Unavailable
+
+_KEYS_A_MESSAGE = 10  # as many as the embed function takes messages, so that a message stays small
+_MESSAGES_A_CALL = 10  # SQS's limit
+
+
+class SqsQueue:
+    """Implements `lookalike.core.ports.Queue`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._sqs = client("sqs")
+
+    def send_keys(self, keys: Sequence[str]) -> None:
+        """See `lookalike.core.ports.Queue`."""
+        bodies = (
+            json.dumps({"keys": list(keys[start : start + _KEYS_A_MESSAGE])})
+            for start in range(0, len(keys), _KEYS_A_MESSAGE)
+        )
+        while batch := list(itertools.islice(bodies, _MESSAGES_A_CALL)):
+            entries = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(batch)]
+            with aws_errors("sending to the ingest queue"):
+                answer = self._sqs.send_message_batch(QueueUrl=self._url, Entries=entries)
+            if answer.get("Failed"):
+                raise Unavailable(f"the ingest queue refused {len(answer['Failed'])} messages")

@@ -1,0 +1,162 @@
+"""What the core and the services need from the outside world, as small protocols.
+
+`lookalike.adapters.memory` implements all of them without a network; the contract tests hold the real
+adapters and those to the same behaviour. Every method may raise `Unavailable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from lookalike.core.types import (
+    Counts,
+    Failure,
+    Generation,
+    ObjectInfo,
+    Product,
+    SearchRecord,
+    SegmentEntry,
+)
+
+
+class ObjectStore(Protocol):
+    """One bucket."""
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """Describe an object; None when the bucket does not hold it."""
+
+    def get(self, key: str, max_bytes: int) -> tuple[ObjectInfo, bytes] | None:
+        """Read an object; None when the bucket does not hold it.
+
+        Raises
+        ------
+        Unindexable
+            ``too-large`` when it is over ``max_bytes``; its body is not read then.
+        """
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """Read ``length`` bytes from ``start``; None when the bucket does not hold the object."""
+
+    def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
+        """Write an object; with ``if_absent`` an object that is there already is left as it is."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is not there is no error."""
+
+    def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        """Objects under a prefix in key order, read in pages as the iterator is consumed."""
+
+    def url(self, key: str, expires_s: int) -> str:
+        """A URL that opens the object in a browser until it expires."""
+
+    def upload_form(self, key: str, max_bytes: int, expires_s: int) -> tuple[str, dict[str, str]]:
+        """A presigned POST: (url, form fields) that admit one object of at most ``max_bytes``."""
+
+
+class ProductTable(Protocol):
+    """Product records by (catalogue, product_id)."""
+
+    def get_many(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Product]:
+        """The records that exist among ``(catalogue, product_id)`` pairs."""
+
+    def put(self, product: Product) -> Product:
+        """Write the record if the stored one still has ``product.revision``; give the new one.
+
+        Raises
+        ------
+        Conflict
+            Somebody else wrote, created or deleted the record meanwhile.
+        """
+
+    def delete(self, product: Product) -> None:
+        """Remove the record if it still has ``product.revision``, else raise `Conflict`."""
+
+    def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Product], str | None]:
+        """Records of a catalogue in product_id order after ``after``, and where the next page starts."""
+
+
+class FailureTable(Protocol):
+    """Failure records by (catalogue, key)."""
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Failure]:
+        """The failures that exist among object keys."""
+
+    def put(self, failure: Failure) -> None:
+        """Write or replace a failure."""
+
+    def delete(self, key: str) -> None:
+        """Forget the failure of an object key; none is no error."""
+
+    def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Failure], str | None]:
+        """Failures of a catalogue in key order after ``after``, and where the next page starts."""
+
+
+class Registry(Protocol):
+    """Which segments are live."""
+
+    def add(self, entry: SegmentEntry) -> None:
+        """Make a segment live; adding it again changes nothing."""
+
+    def live(self, scope: str) -> list[SegmentEntry]:
+        """The live segments of a scope, in order of digest."""
+
+
+class GenerationTable(Protocol):
+    """The generation that each catalogue's queries use."""
+
+    def current(self, catalogue: str) -> Generation | None:
+        """The catalogue's generation; None for a catalogue that has never held anything."""
+
+    def create(self, generation: Generation) -> Generation:
+        """Make it current unless the catalogue has one already; give the one that is."""
+
+    def catalogues(self) -> list[Generation]:
+        """Every catalogue's current generation, in order of catalogue."""
+
+
+class CountTable(Protocol):
+    """How much each catalogue holds, kept by those who change it and set right by the sweep."""
+
+    def get(self, catalogue: str) -> Counts:
+        """The counts of a catalogue; zeros for one that has none."""
+
+    def add(self, catalogue: str, change: Counts) -> None:
+        """Add a change (fields may be negative) to a catalogue's counts."""
+
+    def set(self, catalogue: str, counts: Counts) -> None:
+        """Replace a catalogue's counts."""
+
+
+class SearchLog(Protocol):
+    """The searches that were answered."""
+
+    def write(self, record: SearchRecord) -> None:
+        """Keep one search."""
+
+    def get(self, query_id: str) -> SearchRecord | None:
+        """One search by its id."""
+
+    def recent(self, limit: int, now: float) -> list[SearchRecord]:
+        """The newest searches at epoch second ``now``, newest first, at most 48 hours back."""
+
+
+class Queue(Protocol):
+    """The ingest queue."""
+
+    def send_keys(self, keys: Sequence[str]) -> None:
+        """Ask for objects to be looked at again, as bucket events would."""
+
+
+class Clock(Protocol):
+    """Time, injected."""
+
+    def __call__(self) -> float:
+        """Seconds since the epoch."""
+
+
+class Ids(Protocol):
+    """Identifiers, injected."""
+
+    def __call__(self) -> str:
+        """A new id that sorts by the time it was made (a ULID)."""

@@ -1,0 +1,79 @@
+"""The index in memory, kept up with the registry. Owns when to look for new segments, and reading them."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Executor
+
+from lookalike.core.errors import CorruptFile
+from lookalike.core.index import ExactIndex
+from lookalike.core.keys import segment_key
+from lookalike.core.ports import Clock, ObjectStore, Registry
+from lookalike.core.segment import Segment, decode_segment
+from lookalike.core.types import Generation, SegmentEntry, registry_scope
+
+logger = logging.getLogger(__name__)
+
+MAX_SEGMENT_BYTES = 64 * 2**20
+
+
+class LiveIndex:
+    """Indexes by registry scope, each no older than ``refresh_s`` seconds when it is given out.
+
+    Parameters
+    ----------
+    store
+        Bucket of the segments.
+    registry
+        Says which segments are live.
+    refresh_s
+        How long an index is used before the registry is asked again.
+    pool
+        Reads new segments side by side.
+    clock
+        Epoch seconds.
+    """
+
+    def __init__(
+        self, store: ObjectStore, registry: Registry, refresh_s: float, pool: Executor, clock: Clock
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._refresh_s = refresh_s
+        self._pool = pool
+        self._clock = clock
+        self._indexes: dict[str, tuple[ExactIndex, float]] = {}
+
+    def get(self, generation: Generation, *, now: bool = False) -> ExactIndex:
+        """The index of a generation; with ``now`` the registry is asked whatever was known before."""
+        scope = registry_scope(generation.catalogue, generation.generation)
+        index, asked_at = self._indexes.get(
+            scope, (ExactIndex(generation.encoder, generation.dim), float("-inf"))
+        )
+        at = self._clock()
+        if now or at - asked_at >= self._refresh_s:
+            self._load(index, scope)
+            self._indexes[scope] = (index, at)
+        return index
+
+    def _load(self, index: ExactIndex, scope: str) -> None:
+        new = [item for item in self._registry.live(scope) if item.digest not in index.segments]
+        for entry, segment in zip(new, self._pool.map(self._read, new), strict=True):
+            if segment is None:
+                continue
+            try:
+                index.add(entry.digest, segment)
+            except CorruptFile:
+                logger.exception("a live segment cannot be searched")
+
+    def _read(self, entry: SegmentEntry) -> Segment | None:
+        name = segment_key(entry.scope, entry.digest)
+        found = self._store.get(name, MAX_SEGMENT_BYTES)
+        if found is None:
+            logger.error("live segment %s is not in the bucket", name)
+            return None
+        try:
+            return decode_segment(found[1], name)
+        except CorruptFile:
+            logger.exception("a live segment cannot be read")
+            return None

@@ -1,0 +1,415 @@
+"""Answers searches: inputs → one query embedding → candidates → live products → results → log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lookalike.core.encoder import Encoder, preprocess
+from lookalike.core.errors import InvalidRequest, LookalikeError, NotFound
+from lookalike.core.filters import Filter
+from lookalike.core.images import ImageLimits, crop, decode
+from lookalike.core.index import Candidate, ExactIndex
+from lookalike.core.keys import parse_key
+from lookalike.core.ports import Clock, Ids
+from lookalike.core.segment import Float32
+from lookalike.core.types import AttributeValue, Generation, Product, SearchRecord, View
+from lookalike.services.live_index import LiveIndex
+from lookalike.services.stores import Stores
+from lookalike.services.uploads import upload_object_key
+
+logger = logging.getLogger(__name__)
+
+MAX_K = 100
+MAX_INPUTS = 16
+NOT_LIKE_WEIGHT = (
+    0.5  # Rocchio's γ: how far the query moves away from the mean of what it is not like
+)
+_LOG_PATIENCE_S = 0.05
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryInput:
+    """One of image bytes, a stored product or a presigned upload.
+
+    ``crop`` is (x, y, width, height) of the upright image, in pixels, or in fractions when no number
+    is over 1. ``weight`` is this input's share among several.
+    """
+
+    image: bytes | None = None
+    product_id: str | None = None
+    upload_key: str | None = None
+    crop: Box | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What to look for and how much to answer. Products in ``not_like`` are left out of the results."""
+
+    catalogue: str
+    inputs: tuple[QueryInput, ...]
+    k: int = 10
+    filter: Filter | None = None
+    not_like: tuple[str, ...] = ()
+    min_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One product; ``score`` is the cosine of the query and its best view."""
+
+    rank: int
+    product_id: str
+    view: str
+    score: float
+    image_url: str
+    thumbnail_url: str
+    title: str | None
+    category: str | None
+    cluster: str | None
+    attributes: dict[str, AttributeValue]
+    explanation_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResponse:
+    """The answer; ``took_ms`` has one figure a stage and their ``total``."""
+
+    query_id: str
+    catalogue: str
+    encoder: str
+    generation: str
+    took_ms: dict[str, float]
+    results: list[Result]
+
+
+@dataclass(slots=True)
+class _Stopwatch:
+    took_ms: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = (time.perf_counter() - start) * 1000
+            self.took_ms[name] = round(self.took_ms.get(name, 0.0) + elapsed, 3)
+
+
+class Query:
+    """The use case behind ``POST /search`` and ``GET /products/{id}/similar``.
+
+    Parameters
+    ----------
+    stores
+        Where to read and where to log.
+    live_index
+        The index in memory.
+    encoder_of
+        Gives the encoder of an embedding space id.
+    limits
+        Bounds on a query image.
+    url_expires_s
+        Seconds for which image URLs open.
+    pool
+        Runs the log's write beside the rest.
+    clock, ids
+        Epoch seconds; a new query id.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        live_index: LiveIndex,
+        encoder_of: Callable[[str], Encoder],
+        limits: ImageLimits,
+        url_expires_s: int,
+        pool: Executor,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._stores = stores
+        self._live_index = live_index
+        self._encoder_of = encoder_of
+        self._limits = limits
+        self._url_expires_s = url_expires_s
+        self._pool = pool
+        self._clock = clock
+        self._ids = ids
+
+    def search(self, request: SearchRequest) -> SearchResponse:
+        """Find the products that look like the inputs.
+
+        Raises
+        ------
+        InvalidRequest
+            A parameter is out of bounds.
+        NotFound
+            The catalogue, a product or an upload does not exist.
+        Unindexable
+            An image cannot be read.
+        Retry
+            A store or the encoder cannot be reached.
+        """
+        _check(request)
+        query_id = self._ids()
+        watch = _Stopwatch()
+        start = time.perf_counter()
+        with watch.stage("index"):
+            generation = self.generation(request.catalogue)
+            index = self._live_index.get(generation)
+        query = self._query_embedding(request, generation, index, watch)
+        found = self._rank(request, query, index, watch)
+        watch.took_ms["total"] = round((time.perf_counter() - start) * 1000, 3)
+        logged = self._pool.submit(
+            self._stores.log.write, self._record(query_id, request, generation, found, watch)
+        )
+        with watch.stage("urls"):
+            results = [
+                self._result(rank, product, view, score)
+                for rank, (product, view, score) in enumerate(found, 1)
+            ]
+        self._settle(logged, query_id, request)
+        watch.took_ms["total"] = round((time.perf_counter() - start) * 1000, 3)
+        return SearchResponse(
+            query_id,
+            request.catalogue,
+            generation.encoder,
+            generation.generation,
+            watch.took_ms,
+            results,
+        )
+
+    def generation(self, catalogue: str) -> Generation:
+        """The catalogue's generation; raises `NotFound` naming the catalogues that exist."""
+        generation = self._stores.generations.current(catalogue)
+        if generation is None:
+            known = ", ".join(item.catalogue for item in self._stores.generations.catalogues())
+            raise NotFound(
+                f"There is no catalogue “{catalogue}”; "
+                + (f"there are: {known}." if known else "nothing has been uploaded yet."),
+                parameter="catalogue",
+            )
+        return generation
+
+    def _query_embedding(
+        self, request: SearchRequest, generation: Generation, index: ExactIndex, watch: _Stopwatch
+    ) -> Float32:
+        """(dim,) float32, L2-normalised: the weighted sum, moved away from ``not_like`` (Rocchio)."""
+        query = np.zeros(generation.dim, dtype=np.float32)
+        pixels: list[Float32] = []
+        weights: list[float] = []
+        for item in request.inputs:
+            if item.product_id is not None:
+                with watch.stage("product"):
+                    embedding = self._stored(request.catalogue, item.product_id, generation, index)
+                query += item.weight * embedding
+            else:
+                with watch.stage("decode"):
+                    encoder = self._encoder_of(generation.encoder)
+                    pixels.append(self._decoded(item, encoder))
+                weights.append(item.weight)
+        if pixels:
+            with watch.stage("encode"):
+                encoded = self._encoder_of(generation.encoder).encode(np.concatenate(pixels))
+            query += np.asarray(weights, dtype=np.float32) @ encoded.embeddings
+        if request.not_like:
+            with watch.stage("product"):
+                unwanted = [
+                    self._stored(request.catalogue, product_id, generation, index)
+                    for product_id in request.not_like
+                ]
+            norm = float(np.linalg.norm(query)) or 1.0
+            query -= NOT_LIKE_WEIGHT * norm * np.mean(unwanted, axis=0)
+        norm = float(np.linalg.norm(query))
+        if norm < 1e-6:
+            raise InvalidRequest("The inputs cancel each other out: nothing is left to look for.")
+        return np.asarray(query / norm, dtype=np.float32)
+
+    def _decoded(self, item: QueryInput, encoder: Encoder) -> Float32:
+        body = item.image
+        if body is None:
+            found = self._stores.index.get(
+                upload_object_key(item.upload_key or ""), self._limits.max_bytes
+            )
+            if found is None:
+                raise NotFound(
+                    f"There is no upload “{item.upload_key}”; it may have expired.",
+                    parameter="upload_key",
+                )
+            body = found[1]
+        # A crop may be a small part of the photo, so only a whole photo is decoded at reduced size.
+        decoded = decode(body, self._limits, None if item.crop else encoder.min_side)
+        if item.crop:
+            decoded = crop(decoded, item.crop)
+        return preprocess([decoded.image], encoder.record)
+
+    def _stored(
+        self, catalogue: str, product_id: str, generation: Generation, index: ExactIndex
+    ) -> Float32:
+        """Mean of the embeddings of a product's live views, L2-normalised: (dim,) float32."""
+        id_ = (catalogue, product_id)
+        product = self._stores.products.get_many([id_]).get(id_)
+        if product is None or not product.views:
+            raise NotFound(f"There is no product “{product_id}”.", parameter="product_id")
+        views = product.views.values()
+        found = [index.embedding(view.key, view.version) for view in views]
+        if any(embedding is None for embedding in found):
+            index = self._live_index.get(generation, now=True)
+            found = [index.embedding(view.key, view.version) for view in views]
+        embeddings = [embedding for embedding in found if embedding is not None]
+        if not embeddings:
+            raise NotFound(f"Product “{product_id}” is not in the index.", parameter="product_id")
+        mean = np.mean(embeddings, axis=0)
+        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32)
+
+    def _rank(
+        self, request: SearchRequest, query: Float32, index: ExactIndex, watch: _Stopwatch
+    ) -> list[tuple[Product, View, float]]:
+        """Best live view of each of the k nearest products.
+
+        Rows may be dead, filtered by attributes that changed meanwhile, or of a product that is in
+        the list already, so candidates are drawn in growing numbers until k remain or none are left.
+        """
+        with watch.stage("search"):
+            rows = None if request.filter is None else index.select(request.filter.matches)
+        total = len(index) if rows is None else len(rows)
+        excluded = {*request.not_like, *(item.product_id for item in request.inputs)}
+        records: dict[tuple[str, str], Product | None] = {}
+        limit = 2 * request.k + 8
+        while True:
+            with watch.stage("search"):
+                candidates = index.search(query, limit, rows)
+            with watch.stage("hydrate"):
+                found = self._live(request, candidates, excluded, records)
+            if len(found) >= request.k or limit >= total:
+                return found[: request.k]
+            limit *= 4
+
+    def _live(
+        self,
+        request: SearchRequest,
+        candidates: list[Candidate],
+        excluded: set[str | None],
+        records: dict[tuple[str, str], Product | None],
+    ) -> list[tuple[Product, View, float]]:
+        ids = [(request.catalogue, parse_key(item.key).product_id) for item in candidates]
+        found: dict[str, tuple[Product, View, float]] = {}
+        for position, (candidate, id_) in enumerate(zip(candidates, ids, strict=True)):
+            product_id = id_[1]
+            if len(found) == request.k or _below(candidate.score, request.min_score):
+                break
+            if product_id in excluded or product_id in found:
+                continue
+            if id_ not in records:
+                # As many more as are still wanted, and a few in case some of them are dead.
+                ahead = [item for item in dict.fromkeys(ids[position:]) if item not in records]
+                wanted = ahead[: request.k - len(found) + 4]
+                read = self._stores.products.get_many(wanted)
+                records.update({item: read.get(item) for item in wanted})
+            product = records[id_]
+            view = product.views.get(candidate.key) if product else None
+            if product is None or view is None or view.version != candidate.version:
+                continue
+            if request.filter is None or request.filter.matches(product.attributes):
+                found[product_id] = (product, view, candidate.score)
+        return list(found.values())
+
+    def _result(self, rank: int, product: Product, view: View, score: float) -> Result:
+        attributes = product.attributes
+        return Result(
+            rank=rank,
+            product_id=product.product_id,
+            view=view.name,
+            score=round(score, 6),
+            image_url=self._stores.images.url(view.key, self._url_expires_s),
+            thumbnail_url=self._stores.index.url(view.thumbnail, self._url_expires_s),
+            title=_text(attributes.get("title")),
+            category=_text(attributes.get("category")),
+            cluster=None,
+            attributes=attributes,
+            explanation_url=None,
+        )
+
+    def _record(
+        self,
+        query_id: str,
+        request: SearchRequest,
+        generation: Generation,
+        found: Iterable[tuple[Product, View, float]],
+        watch: _Stopwatch,
+    ) -> SearchRecord:
+        return SearchRecord(
+            query_id=query_id,
+            at=self._clock(),
+            catalogue=request.catalogue,
+            encoder=generation.encoder,
+            generation=generation.generation,
+            kind=_kind(request),
+            k=request.k,
+            results=tuple(
+                (product.product_id, view.name, round(score, 6)) for product, view, score in found
+            ),
+            took_ms=dict(watch.took_ms),
+            filter=str(request.filter) if request.filter else "",
+        )
+
+    def _settle(self, logged: Future[None], query_id: str, request: SearchRequest) -> None:
+        """Give the log's write a moment; a search that is not in the table is in the function's log."""
+        try:
+            logged.result(timeout=_LOG_PATIENCE_S)
+        except (LookalikeError, FutureTimeout) as error:
+            logger.error(
+                "search %s of catalogue %s may be missing from the search log: %r",
+                query_id,
+                request.catalogue,
+                error,
+            )
+
+
+def _check(request: SearchRequest) -> None:
+    if not 1 <= request.k <= MAX_K:
+        raise InvalidRequest(f"k is {request.k}; it must be 1 to {MAX_K}.", parameter="k")
+    if not 1 <= len(request.inputs) <= MAX_INPUTS:
+        raise InvalidRequest(
+            f"A search takes 1 to {MAX_INPUTS} images, products or uploads; "
+            f"this one has {len(request.inputs)}.",
+            parameter="image",
+        )
+    weights = [item.weight for item in request.inputs]
+    if any(not 0 <= weight <= 1e6 for weight in weights) or not any(weights):
+        raise InvalidRequest("Weights must be 0 or more, not all 0.", parameter="weights")
+    if len(request.not_like) > MAX_INPUTS:
+        raise InvalidRequest(f"At most {MAX_INPUTS} products.", parameter="not_like")
+    for item in request.inputs:
+        if item.crop and item.product_id is not None:
+            raise InvalidRequest("A stored product cannot be cropped.", parameter="crop")
+
+
+def _kind(request: SearchRequest) -> str:
+    kinds = {
+        "product" if item.product_id is not None else "crop" if item.crop else "image"
+        for item in request.inputs
+    }
+    return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def _below(score: float, min_score: float | None) -> bool:
+    return min_score is not None and score < min_score
+
+
+def _text(value: AttributeValue | None) -> str | None:
+    if value is None:
+        return None
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

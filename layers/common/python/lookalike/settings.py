@@ -1,0 +1,82 @@
+"""Settings of the functions, read once from the environment. The one place that reads ``LOOKALIKE_*``.
+
+The AWS SDK's own variables (``AWS_ENDPOINT_URL``, region, credentials) are left to boto3.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+PREFIX = "LOOKALIKE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Each field is the environment variable ``LOOKALIKE_<FIELD IN UPPER CASE>``."""
+
+    images_bucket: str = "lookalike-images"
+    """Bucket that product photos are uploaded to."""
+    index_bucket: str = "lookalike-index"
+    """Bucket for segments, thumbnails and query uploads."""
+    products_table: str = "lookalike-products"
+    """Table of product records."""
+    failures_table: str = "lookalike-failures"
+    """Table of objects that could not be indexed."""
+    registry_table: str = "lookalike-registry"
+    """Table of live segments."""
+    generations_table: str = "lookalike-generations"
+    """Table of each catalogue's current generation."""
+    searches_table: str = "lookalike-searches"
+    """Table of the search log."""
+    ingest_queue_url: str = ""
+    """URL of the queue that bucket events arrive in."""
+    encoder: str = "efficientnet-lite2"
+    """Encoder of catalogues that are new; those that exist keep their generation's."""
+    precision: str = "fp32"
+    """``fp32`` or ``int8``: which ONNX graph of the encoder is run."""
+    pooling: str = "border"
+    """``border`` (border saliency) or ``gap`` (plain average), for catalogues that are new."""
+    model_dir: str = ""
+    """Folder of ONNX graphs; empty means the user's cache folder."""
+    encoder_threads: int = 1
+    """Threads of one ONNX Runtime session."""
+    max_image_bytes: int = 25_000_000
+    """Largest image file that is indexed, in bytes."""
+    max_image_pixels: int = 100_000_000
+    """Largest image that is decoded, in pixels."""
+    max_document_bytes: int = 262_144
+    """Largest ``product.json``, in bytes."""
+    refresh_s: float = 0.5
+    """Seconds after which a query looks for new segments."""
+    url_expires_s: int = 3600
+    """Seconds for which image URLs in answers open."""
+    search_retention_days: int = 90
+    """Days after which an entry of the search log may be dropped."""
+    log_level: str = "INFO"
+    """Level of the structured log."""
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings.
+
+        Raises
+        ------
+        ValueError
+            A variable holds something that is not of its type; the message names it.
+        """
+        source = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for item in fields(cls):
+            name = PREFIX + item.name.upper()
+            text = source.get(name)
+            if text is None or text == "":
+                continue
+            try:
+                values[item.name] = type(item.default)(text)
+            except ValueError:
+                kind = type(item.default).__name__
+                raise ValueError(f"{name}={text!r} is not of type {kind}") from None
+        return cls(**values)
