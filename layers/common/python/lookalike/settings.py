@@ -1,4 +1,6 @@
-"""Settings of the functions, read once from the environment. The one place that reads ``LOOKALIKE_*``.
+"""Settings of the functions, read once from the environment.
+
+The one place that reads ``LOOKALIKE_*``.
 
 The AWS SDK's own variables (``AWS_ENDPOINT_URL``, region, credentials) are left to boto3.
 """

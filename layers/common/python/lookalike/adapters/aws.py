@@ -25,14 +25,18 @@ _LOST_RACE = {
 
 @functools.cache
 def client(service: str) -> Any:
-    """The process's client of a service; endpoint, region and credentials are the SDK's own settings."""
+    """The process's client of a service.
+
+    Endpoint, region and credentials are the SDK's own settings.
+    """
     config = Config(
         connect_timeout=3,
         read_timeout=20,
         retries={"mode": "standard", "total_max_attempts": 4},
         max_pool_connections=32,
         s3={"addressing_style": "path"} if service == "s3" else None,
-        # The SDK's default CRC on every transfer costs CPU; ETags and our own digests cover integrity.
+        # The SDK's default CRC on every transfer costs CPU; ETags and our own digests cover
+        # integrity.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         signature_version="s3v4" if service == "s3" else None,
@@ -52,7 +56,7 @@ def is_not_found(error: ClientError) -> bool:
 
 @contextmanager
 def aws_errors(what: str) -> Iterator[None]:
-    """Raise `Conflict` for a lost conditional write and `Unavailable` for anything else AWS says."""
+    """Raise `Conflict` for a lost conditional write and `Unavailable` for any other refusal."""
     try:
         yield
     except ClientError as error:

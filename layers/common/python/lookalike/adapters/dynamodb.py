@@ -1,6 +1,7 @@
 """The tables on DynamoDB: small conditional writes and reads by key; nothing is ever scanned.
 
-A record's fields that no key needs travel as one JSON text (``body``): encoding nested maps in DynamoDB's
+A record's fields that no key needs travel as one JSON text (``body``): encoding nested maps in
+DynamoDB's
 own types costs several times the CPU, and nothing filters on them.
 """
 
@@ -317,8 +318,8 @@ def _counts_key(catalogue: str) -> Item:
 class DynamoSearchLog:
     """The search log; implements `lookalike.core.ports.SearchLog`.
 
-    The partition is the hour and a shard, both read off the query id (a ULID), so that one search is
-    found by its id alone and the newest by walking back through the hours.
+    The partition is the hour and a shard, both read off the query id (a ULID), so that one search
+    is found by its id alone and the newest by walking back through the hours.
     """
 
     def __init__(self, table: str, retention_days: int) -> None:

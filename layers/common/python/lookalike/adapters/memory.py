@@ -1,4 +1,7 @@
-"""Every port without a network: for tests, for trying things, for one process. Nothing survives it."""
+"""Every port without a network.
+
+For tests, for trying things, for one process. Nothing survives it.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 Level-triggered: a key is a hint to look, never a statement of what happened. One pass observes the
 objects, decides per product (`lookalike.core.reconcile`), and commits in an order in which a crash
 between any two steps is finished by the redelivery: thumbnails and segment, registry entry, product
-record (the flip that makes a view live), failure records, counts, then one more look at each object.
+record (the flip that makes a view live), failure records, counts, then one more look at each
+object.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class Ingest:
         Returns
         -------
         dict
-            The keys that have to be tried again, each with why. All others are done: searchable, gone
+            The keys that have to be tried again, each with why. All others are done: searchable,
+            gone
             or filed as failures.
         """
         wanted = [key for key in dict.fromkeys(keys) if not key.endswith("/")]
@@ -143,8 +145,8 @@ class Ingest:
                 info.etag,
                 info.last_modified,
                 _GAVE_UP,
-                f"Indexing kept failing ({error}). Nothing is wrong with the photo as far as is known; "
-                "retry it with `lookalike failures retry`.",
+                f"Indexing kept failing ({error}), though nothing is known to be wrong with the "
+                "file; try it again with `lookalike failures retry`.",
             )
             change = self._file_failure(key, refused, known.get(key))
             self._stores.counts.add(catalogue_of(key), change)

@@ -1,4 +1,7 @@
-"""The index in memory, kept up with the registry. Owns when to look for new segments, and reading them."""
+"""The index in memory, kept up with the registry.
+
+Owns when to look for new segments, and reading them.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ class LiveIndex:
         self._indexes: dict[str, tuple[ExactIndex, float]] = {}
 
     def get(self, generation: Generation, *, now: bool = False) -> ExactIndex:
-        """The index of a generation; with ``now`` the registry is asked whatever was known before."""
+        """The index of a generation.
+
+        With ``now`` the registry is asked whatever was known before.
+        """
         scope = registry_scope(generation.catalogue, generation.generation)
         index, asked_at = self._indexes.get(
             scope, (ExactIndex(generation.encoder, generation.dim), float("-inf"))

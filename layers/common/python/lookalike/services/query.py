@@ -41,8 +41,8 @@ Box = tuple[float, float, float, float]
 class QueryInput:
     """One of image bytes, a stored product or a presigned upload.
 
-    ``crop`` is (x, y, width, height) of the upright image, in pixels, or in fractions when no number
-    is over 1. ``weight`` is this input's share among several.
+    ``crop`` is (x, y, width, height) of the upright image, in pixels, or in fractions when no
+    number is over 1. ``weight`` is this input's share among several.
     """
 
     image: bytes | None = None
@@ -54,7 +54,10 @@ class QueryInput:
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """What to look for and how much to answer. Products in ``not_like`` are left out of the results."""
+    """What to look for and how much to answer.
+
+    Products in ``not_like`` are left out of the results.
+    """
 
     catalogue: str
     inputs: tuple[QueryInput, ...]
@@ -206,7 +209,10 @@ class Query:
     def _query_embedding(
         self, request: SearchRequest, generation: Generation, index: ExactIndex, watch: _Stopwatch
     ) -> Float32:
-        """(dim,) float32, L2-normalised: the weighted sum, moved away from ``not_like`` (Rocchio)."""
+        """(dim,) float32, L2-normalised.
+
+        The weighted sum, moved away from ``not_like`` (Rocchio).
+        """
         query = np.zeros(generation.dim, dtype=np.float32)
         pixels: list[Float32] = []
         weights: list[float] = []
@@ -280,7 +286,8 @@ class Query:
         """Best live view of each of the k nearest products.
 
         Rows may be dead, filtered by attributes that changed meanwhile, or of a product that is in
-        the list already, so candidates are drawn in growing numbers until k remain or none are left.
+        the list already, so candidates are drawn in growing numbers until k remain or none are
+        left.
         """
         with watch.stage("search"):
             rows = None if request.filter is None else index.select(request.filter.matches)
@@ -366,7 +373,10 @@ class Query:
         )
 
     def _settle(self, logged: Future[None], query_id: str, request: SearchRequest) -> None:
-        """Give the log's write a moment; a search that is not in the table is in the function's log."""
+        """Give the log's write a moment.
+
+        A search that is not in the table is in the function's log.
+        """
         try:
             logged.result(timeout=_LOG_PATIENCE_S)
         except (LookalikeError, FutureTimeout) as error:

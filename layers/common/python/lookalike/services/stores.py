@@ -18,7 +18,10 @@ from lookalike.core.ports import (
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """``images`` is the merchant's bucket; ``index`` is ours: segments, thumbnails, query uploads."""
+    """``images`` is the merchant's bucket.
+
+    ``index`` is ours: segments, thumbnails, query uploads.
+    """
 
     images: ObjectStore
     index: ObjectStore

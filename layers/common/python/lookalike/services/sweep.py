@@ -24,7 +24,10 @@ _PAGE = 100
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """What a sweep saw. ``queued`` keys differ from their records; ``finished`` unless time ran out."""
+    """What a sweep saw.
+
+    ``queued`` keys differ from their records; ``finished`` unless time ran out.
+    """
 
     objects: int
     products: int
@@ -33,7 +36,10 @@ class SweepReport:
 
 
 class Sweep:
-    """The use case behind the *sweep* function. Safe beside anything: it writes only counts and hints."""
+    """The use case behind the *sweep* function.
+
+    Safe beside anything: it writes only counts and hints.
+    """
 
     def __init__(self, stores: Stores, clock: Clock) -> None:
         self._stores = stores
