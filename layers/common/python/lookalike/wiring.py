@@ -23,14 +23,13 @@ from lookalike.adapters.sqs import SqsQueue
 from lookalike.core.encoder import Encoder
 from lookalike.core.encoders import encoder_record, parse_space, space_id
 from lookalike.core.images import ImageLimits
-from lookalike.core.ports import Ids
+from lookalike.core.ports import Ids, Stores
 from lookalike.models import default_model_dir, find_model
 from lookalike.services.catalogue import Catalogue
 from lookalike.services.ingest import Ingest
 from lookalike.services.live_index import LiveIndex
 from lookalike.services.observe import Observer
 from lookalike.services.query import Query
-from lookalike.services.stores import Stores
 from lookalike.services.sweep import Sweep
 from lookalike.services.uploads import Uploads
 from lookalike.settings import Settings

@@ -234,7 +234,7 @@ class DynamoRegistry:
     def add(self, entry: SegmentEntry) -> None:
         """See `lookalike.core.ports.Registry`."""
         item = {"scope": _text(entry.scope), "digest": _text(entry.digest), "body": _body(entry)}
-        with aws_errors(f"segment {entry.digest}"), suppress(Conflict):
+        with suppress(Conflict), aws_errors(f"segment {entry.digest}"):
             self._table.dynamodb.put_item(
                 TableName=self._table.name,
                 Item=item,
@@ -293,7 +293,8 @@ class DynamoCounts:
             self._table.dynamodb.update_item(
                 TableName=self._table.name,
                 Key=_counts_key(catalogue),
-                UpdateExpression="ADD " + ", ".join(f"{name} :{name}" for name in _COUNTED),
+                UpdateExpression="ADD " + ", ".join(f"#{name} :{name}" for name in _COUNTED),
+                ExpressionAttributeNames={f"#{name}": name for name in _COUNTED},
                 ExpressionAttributeValues={
                     f":{name}": {"N": str(getattr(change, name))} for name in _COUNTED
                 },

@@ -23,7 +23,10 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,9})?")
 
 
 def typed(text: str) -> Scalar:
-    """Text as the number that it plainly is, else as text: ``"49.90"`` → 49.9, ``"007"`` → ``"007"``."""
+    """Text as the number that it plainly is, else as text.
+
+    ``"49.90"`` → 49.9, ``"007"`` → ``"007"``.
+    """
     text = text.strip()
     if not _NUMBER.fullmatch(text):
         return text
@@ -31,7 +34,7 @@ def typed(text: str) -> Scalar:
 
 
 def from_user_metadata(metadata: Mapping[str, str]) -> dict[str, AttributeValue]:
-    """Attributes from S3 user metadata (``x-amz-meta-*``, names in lower case, values maybe RFC 2047)."""
+    """Attributes from S3 user metadata; a value may be an RFC 2047 encoded word."""
     attributes: dict[str, AttributeValue] = {}
     for name in sorted(metadata)[:MAX_ATTRIBUTES]:
         value = _decoded(metadata[name]).strip()
@@ -50,7 +53,9 @@ def _decoded(value: str) -> str:
 
 
 def from_document(body: bytes) -> dict[str, AttributeValue]:
-    """Attributes from a ``product.json``: one JSON object of texts, numbers, booleans or lists of them.
+    """Attributes from a ``product.json``.
+
+    One JSON object of texts, numbers, booleans or lists of them.
 
     Null values are left out. Raises `Unindexable` (``bad-metadata``) naming what is wrong.
     """

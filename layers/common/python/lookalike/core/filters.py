@@ -1,7 +1,7 @@
 """Filters on product attributes: parsed and checked once, then asked of many attribute sets.
 
-JSON form: ``{"category": "shoes", "price": {"lte": 50}, "brand": ["a", "b"]}``; all parts must hold.
-Text form: ``category=shoes,price<=50,brand=a|b,colour!=red``.
+JSON form: ``{"category": "shoes", "price": {"lte": 50}, "brand": ["a", "b"]}``; all parts must
+hold. Text form: ``category=shoes,price<=50,brand=a|b,colour!=red``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""The searchable rows of one registry scope, in memory. Owns exact search; knows no store and no product.
+"""The searchable rows of one registry scope, in memory.
 
-Rows come from segments and are never removed here: which of them count is for the product records to say.
+Owns exact search; knows no store and no product.
+
+Rows come from segments and are never removed here: which of them count is for the product records
+to say.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""What a bucket key means, and where derived objects live. The one place that parses or builds keys.
+"""What a bucket key means, and where derived objects live.
 
-Image bucket: ``<catalogue>/<product_id>/<view>.<ext>``, ``<catalogue>/<file>.<ext>`` (one view named
-after the file), a bare ``<file>.<ext>`` (catalogue ``default``), and
+The one place that parses or builds keys.
+
+Image bucket: ``<catalogue>/<product_id>/<view>.<ext>``, ``<catalogue>/<file>.<ext>`` (one view
+named after the file), a bare ``<file>.<ext>`` (catalogue ``default``), and
 ``<catalogue>/<product_id>/product.json`` for metadata.
 """
 

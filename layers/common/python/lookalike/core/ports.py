@@ -1,12 +1,13 @@
 """What the core and the services need from the outside world, as small protocols.
 
-`lookalike.adapters.memory` implements all of them without a network; the contract tests hold the real
-adapters and those to the same behaviour. Every method may raise `Unavailable`.
+`lookalike.adapters.memory` implements all of them without a network; the contract tests hold the
+real adapters and those to the same behaviour. Every method may raise `Unavailable`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from lookalike.core.types import (
@@ -73,7 +74,7 @@ class ProductTable(Protocol):
         """Remove the record if it still has ``product.revision``, else raise `Conflict`."""
 
     def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Product], str | None]:
-        """Records of a catalogue in product_id order after ``after``, and where the next page starts."""
+        """Records in product_id order behind ``after``, and the id to go on from."""
 
 
 class FailureTable(Protocol):
@@ -160,3 +161,23 @@ class Ids(Protocol):
 
     def __call__(self) -> str:
         """A new id that sorts by the time it was made (a ULID)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Every port, as one set a process.
+
+    ``images`` is the merchant's bucket.
+
+    ``index`` is ours: segments, thumbnails, query uploads.
+    """
+
+    images: ObjectStore
+    index: ObjectStore
+    products: ProductTable
+    failures: FailureTable
+    registry: Registry
+    generations: GenerationTable
+    counts: CountTable
+    log: SearchLog
+    queue: Queue

@@ -1,4 +1,7 @@
-"""Decides what a product's record should say, given what its bucket objects are. Pure: reads and writes nothing."""
+"""Decides what a product's record should say, given what its bucket objects are.
+
+Pure: reads and writes nothing.
+"""
 
 from __future__ import annotations
 

@@ -106,7 +106,8 @@ def encode_segment(encoder: str, rows: Sequence[Row]) -> bytes:
         "attributes": _json(_columns([row.attributes for row in ordered])),
     }
     header: dict[str, Any] = {"encoder": encoder, "dim": codes.shape[1], "rows": len(ordered)}
-    # Offsets count from the end of the padded header, so that the header's length is no input to it.
+    # Offsets count from the end of the padded header, so that the header's length is no input to
+    # it.
     offset, header["sections"] = 0, {}
     for name, body in sections.items():
         header["sections"][name] = [offset, len(body)]

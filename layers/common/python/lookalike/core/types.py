@@ -1,4 +1,7 @@
-"""The nouns that parts pass to each other: frozen, validated where they are made, trusted after that."""
+"""The nouns that parts pass to each other.
+
+Frozen, validated where they are made, trusted after that.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ Attributes = Mapping[str, AttributeValue]
 class ObjectInfo:
     """What the bucket says about an object without its body.
 
-    ``last_modified`` is in seconds since the epoch; ``metadata`` is S3 user metadata, decoded to text.
+    ``last_modified`` is in seconds since the epoch; ``metadata`` is S3 user metadata, decoded to
+    text.
     """
 
     key: str
@@ -31,8 +35,8 @@ class ObjectInfo:
 class View:
     """One live image of a product.
 
-    ``version`` names the row that counts in the index; ``segment`` and ``row`` say where that row was
-    written (a hint: compaction moves rows).
+    ``version`` names the row that counts in the index; ``segment`` and ``row`` say where that row
+    was written (a hint: compaction moves rows).
     """
 
     key: str
@@ -65,8 +69,8 @@ class Document:
 class Product:
     """The record that decides what is live: one per (catalogue, product_id).
 
-    ``views`` maps object keys to views. ``revision`` is the store's token for conditional writes and
-    is None for a record that was never stored.
+    ``views`` maps object keys to views. ``revision`` is the store's token for conditional writes
+    and is None for a record that was never stored.
     """
 
     catalogue: str
@@ -89,7 +93,10 @@ class Product:
 
 
 def row_version(etag: str, attributes: Attributes) -> str:
-    """16 hex digits that name one row's content: its image (by ETag) with its product's attributes."""
+    """16 hex digits that name one row's content.
+
+    Its image (by ETag) with its product's attributes.
+    """
     canonical = json.dumps([etag, dict(attributes)], sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(canonical.encode(), digest_size=8).hexdigest()
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from lookalike import __version__
 from lookalike.core.errors import InvalidRequest, NotFound, Retry
 from lookalike.core.keys import PRODUCT_DOCUMENT
+from lookalike.core.ports import Stores
 from lookalike.core.types import AttributeValue, Failure, Product, registry_scope
-from lookalike.services.stores import Stores
 
 MAX_PAGE = 100
 

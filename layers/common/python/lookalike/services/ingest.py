@@ -20,7 +20,7 @@ import numpy as np
 from lookalike.core.encoder import Encoder
 from lookalike.core.errors import Conflict, CorruptFile, Retry, Unavailable
 from lookalike.core.keys import catalogue_of, content_digest, segment_key
-from lookalike.core.ports import Clock
+from lookalike.core.ports import Clock, Stores
 from lookalike.core.reconcile import (
     Gone,
     NewView,
@@ -43,7 +43,6 @@ from lookalike.core.types import (
     registry_scope,
 )
 from lookalike.services.observe import Observer, Seen
-from lookalike.services.stores import Stores
 
 logger = logging.getLogger(__name__)
 

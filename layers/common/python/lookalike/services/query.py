@@ -18,11 +18,10 @@ from lookalike.core.filters import Filter
 from lookalike.core.images import ImageLimits, crop, decode
 from lookalike.core.index import Candidate, ExactIndex
 from lookalike.core.keys import parse_key
-from lookalike.core.ports import Clock, Ids
+from lookalike.core.ports import Clock, Ids, Stores
 from lookalike.core.segment import Float32
 from lookalike.core.types import AttributeValue, Generation, Product, SearchRecord, View
 from lookalike.services.live_index import LiveIndex
-from lookalike.services.stores import Stores
 from lookalike.services.uploads import upload_object_key
 
 logger = logging.getLogger(__name__)

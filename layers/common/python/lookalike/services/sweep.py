@@ -13,9 +13,8 @@ from itertools import islice
 
 from lookalike.core.errors import Unindexable
 from lookalike.core.keys import parse_key
-from lookalike.core.ports import Clock
+from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import Counts, ObjectInfo, Product
-from lookalike.services.stores import Stores
 
 logger = logging.getLogger(__name__)
 

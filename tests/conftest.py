@@ -1,0 +1,82 @@
+"""Fixtures that more than one suite uses."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookalike.adapters.memory import (
+    MemoryCounts,
+    MemoryFailures,
+    MemoryGenerations,
+    MemoryObjectStore,
+    MemoryProducts,
+    MemoryQueue,
+    MemoryRegistry,
+    MemorySearchLog,
+)
+from lookalike.core.ports import Stores
+
+
+class Ticking:
+    """A clock that moves by one second at every look, so that no two writes share a time."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Ticking:
+    return Ticking()
+
+
+@pytest.fixture
+def fresh_stores(clock: Ticking) -> Callable[[], Stores]:
+    """Makes sets of empty stores in memory."""
+    return lambda: Stores(
+        images=MemoryObjectStore(clock),
+        index=MemoryObjectStore(clock),
+        products=MemoryProducts(),
+        failures=MemoryFailures(),
+        registry=MemoryRegistry(),
+        generations=MemoryGenerations(),
+        counts=MemoryCounts(),
+        log=MemorySearchLog(),
+        queue=MemoryQueue(),
+    )
+
+
+@pytest.fixture
+def memory_stores(fresh_stores: Callable[[], Stores]) -> Stores:
+    return fresh_stores()
+
+
+@pytest.fixture
+def photo() -> Callable[..., bytes]:
+    """Draws a small photo that depends on its seed: JPEG bytes of ``size`` pixels."""
+
+    def draw(seed: int = 0, size: tuple[int, int] = (96, 128), kind: str = "JPEG") -> bytes:
+        rng = np.random.default_rng(seed)
+        coarse = rng.integers(0, 255, (6, 5, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+        buffer = io.BytesIO()
+        image.save(buffer, kind)
+        return buffer.getvalue()
+
+    return draw
+
+
+@pytest.fixture
+def ids() -> Callable[[], str]:
+    """Query ids in order, of a ULID's form."""
+    numbers = itertools.count(1)
+    return lambda: f"{next(numbers):026d}"

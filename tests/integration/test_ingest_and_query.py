@@ -1,0 +1,358 @@
+"""Upload → searchable → answer on memory stores, with the real encoder."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from lookalike.adapters.failing import FailingStores
+from lookalike.core.errors import InvalidRequest, NotFound, Unavailable, Unindexable
+from lookalike.core.filters import parse_filter
+from lookalike.core.ports import Stores
+from lookalike.modelbuild import ensure_model
+from lookalike.services.query import QueryInput, SearchRequest
+from lookalike.settings import Settings
+from lookalike.wiring import Services, build_services
+
+ENCODER = "efficientnet-lite0"  # the quickest
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    ensure_model(ENCODER, "fp32", folder)
+    return folder
+
+
+@pytest.fixture
+def build(model_dir, ids) -> Callable[[Stores], Services]:
+    def build_on(stores: Stores) -> Services:
+        settings = Settings(encoder=ENCODER, model_dir=str(model_dir), refresh_s=0)
+        return build_services(settings, stores, ids)
+
+    return build_on
+
+
+@pytest.fixture
+def system(build, memory_stores) -> Services:
+    return build(memory_stores)
+
+
+def search(system: Services, photo: bytes, **options) -> list[str]:
+    request = SearchRequest("shop", (QueryInput(image=photo),), **options)
+    return [result.product_id for result in system.query.search(request).results]
+
+
+def upload(system: Services, files: dict[str, bytes], **metadata: str) -> None:
+    for key, body in files.items():
+        system.stores.images.put_object(key, body, "image/jpeg", metadata)
+    assert system.ingest.reconcile(list(files)) == {}
+
+
+def test_an_uploaded_photo_is_found_by_itself_first(system, photo):
+    upload(system, {f"shop/p{seed}.jpg": photo(seed) for seed in range(6)})
+    for seed in range(6):
+        response = system.query.search(SearchRequest("shop", (QueryInput(image=photo(seed)),), k=3))
+        assert response.results[0].product_id == f"p{seed}"
+        assert response.results[0].score == pytest.approx(1, abs=1e-3)
+        assert len(response.results) == 3
+        logged = system.stores.log.get(response.query_id)
+        assert [item[0] for item in logged.results] == [r.product_id for r in response.results]
+
+
+def test_several_views_are_one_result_and_the_best_view_is_named(system, photo):
+    upload(
+        system,
+        {
+            "shop/boot/front.jpg": photo(1),
+            "shop/boot/side.jpg": photo(2),
+            "shop/hat.jpg": photo(3),
+        },
+    )
+    response = system.query.search(SearchRequest("shop", (QueryInput(image=photo(2)),)))
+    assert (response.results[0].product_id, response.results[0].view) == ("boot", "side")
+    assert sorted(item.product_id for item in response.results) == ["boot", "hat"]
+
+
+def test_overwriting_and_deleting_take_effect(system, photo):
+    upload(system, {"shop/a.jpg": photo(1), "shop/b.jpg": photo(2)})
+    upload(system, {"shop/a.jpg": photo(3)})
+    request = SearchRequest("shop", (QueryInput(image=photo(1)),))
+    scores = {item.product_id: item.score for item in system.query.search(request).results}
+    assert scores["a"] < 0.99
+    assert search(system, photo(3))[0] == "a"
+    system.stores.images.delete("shop/a.jpg")
+    assert system.ingest.reconcile(["shop/a.jpg"]) == {}
+    assert search(system, photo(3)) == ["b"]
+    assert system.stores.counts.get("shop").products == 1
+
+
+def test_uploading_the_same_again_writes_nothing(system, photo):
+    files = {f"shop/p{seed}.jpg": photo(seed) for seed in range(3)}
+    upload(system, files)
+    entries = system.stores.registry.live("shop/efficientnet-lite0-border-v1/0")
+    before = system.stores.products.page("shop", 10)
+    assert system.ingest.reconcile(list(files) * 3) == {}
+    assert system.stores.registry.live("shop/efficientnet-lite0-border-v1/0") == entries
+    assert system.stores.products.page("shop", 10) == before
+
+
+def test_a_bad_file_costs_one_failure_and_nothing_else(system, photo):
+    upload(
+        system,
+        {
+            "shop/good.jpg": photo(1),
+            "shop/text.jpg": b"this is no photo",
+            "shop/cut.jpg": photo(2, size=(600, 400))[:4000],
+            "shop/empty.jpg": b"",
+            "shop/notes.txt": b"notes",
+            "shop/a/b/c/d.jpg": photo(3),
+        },
+    )
+    failures = {item.key: item.reason for item in system.stores.failures.page("shop", 10)[0]}
+    assert failures == {
+        "shop/text.jpg": "not-an-image",
+        "shop/cut.jpg": "corrupt-image",
+        "shop/empty.jpg": "empty-file",
+        "shop/notes.txt": "unsupported-type",
+        "shop/a/b/c/d.jpg": "bad-key",
+    }
+    assert search(system, photo(1)) == ["good"]
+    assert system.stores.counts.get("shop").failures == 5
+    upload(system, {"shop/text.jpg": photo(4)})
+    assert search(system, photo(4))[0] == "text"
+    assert "shop/text.jpg" not in system.stores.failures.get_many(["shop/text.jpg"])
+    assert system.stores.counts.get("shop").failures == 4
+
+
+def test_an_overwrite_with_a_bad_file_takes_the_old_photo_out(system, photo):
+    upload(system, {"shop/a.jpg": photo(1), "shop/b.jpg": photo(2)})
+    upload(system, {"shop/a.jpg": b"not a photo"})
+    assert search(system, photo(1)) == ["b"]
+
+
+def test_metadata_comes_from_the_object_and_from_the_document(system, photo):
+    upload(system, {"shop/boot/front.jpg": photo(1)}, category="shoes", price="49.90")
+    upload(system, {"shop/boot/product.json": json.dumps({"title": "Boot", "price": 40}).encode()})
+    (result,) = system.query.search(SearchRequest("shop", (QueryInput(image=photo(1)),))).results
+    assert (result.title, result.category) == ("Boot", "shoes")
+    assert result.attributes["price"] == 40
+    assert search(system, photo(1), filter=parse_filter({"price": {"lte": 45}})) == ["boot"]
+    assert search(system, photo(1), filter=parse_filter({"price": {"gt": 45}})) == []
+    upload(system, {"shop/boot/product.json": b'{"price": "free", "nested": {}}'})
+    assert search(system, photo(1), filter=parse_filter({"price": 49.9})) == ["boot"]
+    assert "shop/boot/product.json" in system.stores.failures.get_many(["shop/boot/product.json"])
+
+
+def test_a_changed_document_does_not_read_the_photos_again(system, photo):
+    upload(system, {"shop/boot/front.jpg": photo(1), "shop/boot/side.jpg": photo(2)})
+    reads: list[str] = []
+    images = system.stores.images
+    original = images.get
+    images.get = lambda key, limit: reads.append(key) or original(key, limit)
+    upload(system, {"shop/boot/product.json": b'{"price": 3}'})
+    assert reads == ["shop/boot/product.json"]
+    assert search(system, photo(2), filter=parse_filter({"price": 3})) == ["boot"]
+
+
+def test_a_filter_finds_as_many_as_there_are(system, photo):
+    for seed in range(30):
+        kind = "rare" if seed % 10 == 0 else "common"
+        upload(system, {f"shop/p{seed:02d}.jpg": photo(seed)}, kind=kind)
+    found = search(system, photo(5), k=3, filter=parse_filter({"kind": "rare"}))
+    assert sorted(found) == ["p00", "p10", "p20"]
+
+
+def test_a_stored_product_is_a_query_that_does_not_answer_itself(system, photo):
+    upload(system, {f"shop/p{seed}.jpg": photo(seed) for seed in range(4)})
+    request = SearchRequest("shop", (QueryInput(product_id="p2"),))
+    found = [item.product_id for item in system.query.search(request).results]
+    assert sorted(found) == ["p0", "p1", "p3"]
+
+
+def test_weights_and_not_like_move_the_query(system, photo):
+    upload(system, {f"shop/p{seed}.jpg": photo(seed) for seed in range(6)})
+
+    def first(weight_0: float, weight_1: float, **options) -> str:
+        inputs = (
+            QueryInput(image=photo(0), weight=weight_0),
+            QueryInput(image=photo(1), weight=weight_1),
+        )
+        return system.query.search(SearchRequest("shop", inputs, **options)).results[0].product_id
+
+    assert first(1, 0.1) == "p0"
+    assert first(0.1, 1) == "p1"
+    assert first(1, 0.1, not_like=("p0",)) == "p1"
+
+
+def test_min_score_and_k_bound_the_answer(system, photo):
+    upload(system, {f"shop/p{seed}.jpg": photo(seed) for seed in range(6)})
+    assert search(system, photo(0), min_score=0.999) == ["p0"]
+    assert len(search(system, photo(0), k=2)) == 2
+
+
+def test_a_crop_is_another_query(system, photo):
+    upload(system, {"shop/a.jpg": photo(0), "shop/b.jpg": photo(1)})
+
+    def score(crop) -> float:
+        inputs = (QueryInput(image=photo(0), crop=crop),)
+        return system.query.search(SearchRequest("shop", inputs, k=1)).results[0].score
+
+    whole = score((0, 0, 1, 1))
+    assert whole == pytest.approx(score(None), abs=1e-4)
+    assert score((10, 10, 40, 40)) < whole
+    with pytest.raises(InvalidRequest, match="crop"):
+        score((500, 500, 10, 10))
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (SearchRequest("shop", (QueryInput(image=b"x"),), k=0), InvalidRequest),
+        (SearchRequest("shop", (QueryInput(image=b"x"),), k=101), InvalidRequest),
+        (SearchRequest("shop", ()), InvalidRequest),
+        (SearchRequest("shop", (QueryInput(image=b"x", weight=-1),)), InvalidRequest),
+        (SearchRequest("shop", (QueryInput(image=b"x", weight=0),)), InvalidRequest),
+        (SearchRequest("nowhere", (QueryInput(image=b"x"),)), NotFound),
+        (SearchRequest("shop", (QueryInput(product_id="none"),)), NotFound),
+        (SearchRequest("shop", (QueryInput(upload_key="../secret"),)), NotFound),
+        (SearchRequest("shop", (QueryInput(image=b"x"),)), Unindexable),
+    ],
+)
+def test_requests_that_cannot_be_served(system, photo, request_, error):
+    upload(system, {"shop/a.jpg": photo(0)})
+    with pytest.raises(error):
+        system.query.search(request_)
+
+
+def test_catalogues_never_mix(system, photo):
+    upload(system, {"shop/a.jpg": photo(0), "other/b.jpg": photo(0)})
+    assert search(system, photo(0)) == ["a"]
+
+
+def test_deleting_a_product_removes_its_objects(system, photo):
+    upload(system, {"shop/boot/front.jpg": photo(1), "shop/boot/product.json": b"{}"})
+    system.catalogue.delete("shop", "boot")
+    assert list(system.stores.images.list("")) == []
+    assert search(system, photo(1)) == []
+    with pytest.raises(NotFound):
+        system.catalogue.product("shop", "boot")
+
+
+def test_an_object_that_changes_while_it_is_indexed_goes_again(system, photo):
+    images = system.stores.images
+    images.put_object("shop/a.jpg", photo(1))
+    original = images.get
+    versions = iter([photo(2), photo(3)])
+
+    def get_then_overwrite(key, limit):
+        found = original(key, limit)
+        if (body := next(versions, None)) is not None:
+            images.put_object(key, body)
+        return found
+
+    images.get = get_then_overwrite
+    assert system.ingest.reconcile(["shop/a.jpg"]) == {}
+    response = system.query.search(SearchRequest("shop", (QueryInput(image=photo(3)),)))
+    assert response.results[0].score == pytest.approx(1, abs=1e-3)
+
+
+def test_the_sweep_finds_what_no_event_told_of(system, photo):
+    upload(system, {"shop/a.jpg": photo(0), "shop/b.jpg": photo(1)})
+    images = system.stores.images
+    images.put_object("shop/new.jpg", photo(2))
+    images.put_object("shop/b.jpg", photo(3))
+    images.delete("shop/a.jpg")
+    report = system.sweep.run(deadline=float("inf"))
+    assert report.finished and report.queued == 3
+    asked = [key for body in system.stores.queue.bodies for key in json.loads(body)["keys"]]
+    assert sorted(asked) == ["shop/a.jpg", "shop/b.jpg", "shop/new.jpg"]
+    assert system.ingest.reconcile(asked) == {}
+    system.stores.queue.bodies.clear()
+    assert system.sweep.run(deadline=float("inf")).queued == 0
+
+
+@pytest.mark.parametrize("effective", [False, True])
+def test_a_crash_at_every_call_is_finished_by_the_redelivery(build, fresh_stores, photo, effective):
+    """A new view, an overwrite, a document, a bad file and a deletion, stopped at call k."""
+    keys = ["shop/a.jpg", "shop/b/x.jpg", "shop/b/product.json", "shop/bad.jpg", "shop/gone.jpg"]
+    for k in itertools.count(1):
+        stores = fresh_stores()
+        system = build(stores)
+        upload(system, {"shop/a.jpg": photo(0), "shop/gone.jpg": photo(9)})
+        images = stores.images
+        images.put_object("shop/a.jpg", photo(1))
+        images.put_object("shop/b/x.jpg", photo(2))
+        images.put_object("shop/b/product.json", b'{"title": "B"}')
+        images.put_object("shop/bad.jpg", b"bad")
+        images.delete("shop/gone.jpg")
+        failing = FailingStores(stores, k, effective=effective)
+        if failing.survives(partial(build(failing.stores).ingest.reconcile, keys)):
+            break
+        assert build(stores).ingest.reconcile(keys) == {}
+        assert sorted(search(system, photo(1))) == ["a", "b"], k
+        assert search(system, photo(1))[0] == "a"
+        assert search(system, photo(2))[0] == "b"
+        assert list(stores.failures.get_many(keys)) == ["shop/bad.jpg"]
+        system.sweep.run(deadline=float("inf"))
+        counts = stores.counts.get("shop")
+        assert (counts.products, counts.views, counts.failures) == (2, 2, 1)
+    assert k > 20
+
+
+def test_an_unreachable_store_asks_for_every_key_again(build, fresh_stores, photo):
+    """Whichever call answers "unavailable": nothing is lost, nothing is half done."""
+
+    def unavailable() -> None:
+        raise Unavailable("the table is throttled")
+
+    keys = ["shop/a.jpg", "shop/b.jpg"]
+    for k in itertools.count(1):
+        stores = fresh_stores()
+        for number, key in enumerate(keys):
+            stores.images.put_object(key, photo(number))
+        failing = FailingStores(stores, k, unavailable)
+        again = build(failing.stores).ingest.reconcile(keys)
+        if failing.calls < k:
+            break
+        assert list(again) == keys
+        assert build(stores).ingest.reconcile(list(again)) == {}
+        assert search(build(stores), photo(1)) == ["b", "a"]
+
+
+def test_any_order_and_repetition_of_events_ends_in_the_same_state(build, fresh_stores, photo):
+    keys = [f"shop/p{seed}.jpg" for seed in range(5)] + ["shop/p0/product.json"]
+    for seed in range(4):
+        rng = random.Random(seed)
+        stores = fresh_stores()
+        system = build(stores)
+        for number, key in enumerate(keys[:5]):
+            stores.images.put_object(key, photo(number))
+        stores.images.put_object(keys[5], b'{"price": 1}')
+        events = [key for key in keys for _ in range(rng.randint(1, 3))]
+        rng.shuffle(events)
+        for start in range(0, len(events), 3):
+            assert system.ingest.reconcile(events[start : start + 3]) == {}
+        assert sorted(search(system, photo(0))) == [f"p{number}" for number in range(5)]
+        assert search(system, photo(0), filter=parse_filter({"price": 1})) == ["p0"]
+
+
+def test_two_functions_that_index_the_same_keys_at_once_agree(build, fresh_stores, photo):
+    stores = fresh_stores()
+    keys = [f"shop/boot/v{seed}.jpg" for seed in range(6)]
+    for number, key in enumerate(keys):
+        stores.images.put_object(key, photo(number))
+    systems = [build(stores) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        for again in list(pool.map(lambda system: system.ingest.reconcile(keys), systems)):
+            assert systems[0].ingest.reconcile(list(again)) == {}
+    assert len(systems[0].catalogue.product("shop", "boot").views) == 6
+    assert search(systems[0], photo(4)) == ["boot"]
+    assert stores.counts.get("shop").views == 6

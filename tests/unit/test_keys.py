@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookalike.core.errors import Unindexable
+from lookalike.core.keys import catalogue_of, parse_key, thumbnail_key
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("shop/shoe/front.jpg", ("shop", "shoe", "front")),
+        ("shop/shoe.png", ("shop", "shoe", "shoe")),
+        ("shoe.webp", ("default", "shoe", "shoe")),
+        ("shop/shoe 100% 👟/a b.JPG", ("shop", "shoe 100% 👟", "a b")),
+        ("shop/shoe/product.json", ("shop", "shoe", "")),
+        ("shop/a.b.c.jpeg", ("shop", "a.b.c", "a.b.c")),
+    ],
+)
+def test_meaning(key, expected):
+    parsed = parse_key(key)
+    assert (parsed.catalogue, parsed.product_id, parsed.view) == expected
+    assert parsed.is_document == key.endswith("product.json")
+    assert catalogue_of(key) == parsed.catalogue
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("shop/a/b/c.jpg", "bad-key"),
+        ("shop//c.jpg", "bad-key"),
+        ("/c.jpg", "bad-key"),
+        ("shop/../c.jpg", "bad-key"),
+        ("shop/./c.jpg", "bad-key"),
+        ("shop/new\nline.jpg", "bad-key"),
+        ("shop/" + "x" * 300 + ".jpg", "bad-key"),
+        ("x" * 1025, "bad-key"),
+        ("shop/notes.txt", "unsupported-type"),
+        ("shop/noextension", "unsupported-type"),
+        ("shop/.jpg", "unsupported-type"),
+        ("product.json", "unsupported-type"),
+        ("shop/product.json", "unsupported-type"),
+    ],
+)
+def test_what_is_refused(key, reason):
+    with pytest.raises(Unindexable) as caught:
+        parse_key(key)
+    assert caught.value.reason == reason
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_parsed_or_refused(key):
+    try:
+        parsed = parse_key(key)
+    except Unindexable:
+        return
+    assert parsed.catalogue and parsed.product_id and parsed.key == key
+
+
+def test_each_version_of_each_key_has_its_own_thumbnail():
+    keys = {thumbnail_key(key, etag) for key in ("a", "b") for etag in ("1", "2")}
+    assert len(keys) == 4
