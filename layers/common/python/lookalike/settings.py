@@ -35,6 +35,8 @@ class Settings:
     """Table of the search log."""
     ingest_queue_url: str = ""
     """URL of the queue that bucket events arrive in."""
+    max_receives: int = 5
+    """Deliveries of one ingest message before it goes to the dead-letter queue."""
     encoder: str = "efficientnet-lite2"
     """Encoder of catalogues that are new; those that exist keep their generation's."""
     precision: str = "fp32"
