@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from chalicelib.embed import embed
+from chalicelib.log import logger
 from chalicelib.sweep import sweep
 
 from lookalike import wiring
@@ -48,19 +50,26 @@ def ingest(monkeypatch) -> FakeIngest:
     return fake
 
 
+@pytest.fixture
+def log(monkeypatch) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(logger.registered_handler, "stream", stream)
+    return stream
+
+
 def test_a_batch_is_one_reconcile_of_every_key_once(ingest) -> None:
     assert embed(recorded("sqs_moto"), None) == {"batchItemFailures": []}
     assert ingest.reconciled == [["shop/boot 7/fr ont+%ü😀.jpg", "shop/boot-7/big.jpg"]]
 
 
-def test_messages_with_a_key_to_retry_come_back(ingest, capsys) -> None:
+def test_messages_with_a_key_to_retry_come_back(ingest, log) -> None:
     event = recorded("sqs_moto")
     ingest.retries = {"shop/boot-7/big.jpg": Unavailable("S3 is slow")}
     named = [r["messageId"] for r in event["Records"] if "big.jpg" in r["body"]]
     answer = embed(event, None)
     assert [item["itemIdentifier"] for item in answer["batchItemFailures"]] == named
     assert ingest.given_up == []
-    line = json.loads(capsys.readouterr().out.strip())
+    line = json.loads(log.getvalue())
     assert (line["key"], line["error"]) == ("shop/boot-7/big.jpg", "S3 is slow")
 
 
@@ -71,12 +80,12 @@ def test_the_last_receive_files_a_failure_and_still_goes_to_the_dead_letters(ing
     assert ingest.given_up == [("shop/boot-7/big.jpg", "S3 is slow")]
 
 
-def test_a_message_that_is_not_understood_is_logged_and_fails_alone(ingest, capsys) -> None:
+def test_a_message_that_is_not_understood_is_logged_and_fails_alone(ingest, log) -> None:
     event = recorded("sqs_not_understood")
     bad = event["Records"][0]["messageId"]
     assert embed(event, None) == {"batchItemFailures": [{"itemIdentifier": bad}]}
     assert ingest.reconciled == [["shop/good.jpg"]]
-    line = json.loads(capsys.readouterr().out.strip())
+    line = json.loads(log.getvalue())
     assert (line["level"], line["message_id"]) == ("ERROR", bad)
 
 

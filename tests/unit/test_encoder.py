@@ -76,7 +76,7 @@ def test_shapes_and_facts(encoder: Encoder, images: list[Image.Image]) -> None:
     assert encoded.embeddings.shape == (6, encoder.dim) == (6, 1280)
     assert encoded.maps.shape == (6, 1280, 7, 7)
     assert encoded.weights.shape == (6, 7, 7)
-    assert (encoder.space, encoder.min_side) == ("efficientnet-lite0-border-v1", 256)
+    assert (encoder.space, encoder.min_side) == ("efficientnet-lite0-border-v1", 512)
     assert {encoded.embeddings.dtype, encoded.maps.dtype, encoded.weights.dtype} == {
         np.dtype(np.float32)
     }

@@ -87,7 +87,8 @@ class Encoder:
         self.pooling = pooling
         self.space = space_id(record, pooling)
         self.dim = record.dim
-        self.min_side = record.resize_side
+        # Twice the side keeps embeddings of reduced photos at cosine 0.999; once the side, at 0.994.
+        self.min_side = 2 * record.resize_side
         self._weigh = POOLINGS[pooling]
         self._session = _session(model_path, threads)
 
