@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import boto3
 import pytest
-from moto import mock_aws
+import urllib3
+from moto.server import ThreadedMotoServer
 from ulid import ULID
 
-from lookalike.adapters.aws import client
+from lookalike.adapters.aws import forget_clients
 from lookalike.core.errors import Conflict, Unindexable
 from lookalike.core.ports import Stores
 from lookalike.core.types import (
@@ -32,35 +33,44 @@ TABLES = {
 }
 
 
+@pytest.fixture(scope="module")
+def moto_address():
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
 @pytest.fixture
-def moto_stores(monkeypatch):
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
+def moto_stores(moto_address, monkeypatch):
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_address)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    client.cache_clear()
-    with mock_aws():
-        s3, dynamodb = boto3.client("s3"), boto3.client("dynamodb")
-        settings = Settings(
-            ingest_queue_url=boto3.client("sqs").create_queue(QueueName="ingest")["QueueUrl"]
+    forget_clients()
+    urllib3.request("POST", f"{moto_address}/moto-api/reset")
+    s3, dynamodb = boto3.client("s3"), boto3.client("dynamodb")
+    settings = Settings(
+        ingest_queue_url=boto3.client("sqs").create_queue(QueueName="ingest")["QueueUrl"]
+    )
+    for bucket in (settings.images_bucket, settings.index_bucket):
+        s3.create_bucket(Bucket=bucket)
+    for field, (partition, sort) in TABLES.items():
+        dynamodb.create_table(
+            TableName=getattr(settings, field),
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[
+                {"AttributeName": partition, "KeyType": "HASH"},
+                {"AttributeName": sort, "KeyType": "RANGE"},
+            ],
+            AttributeDefinitions=[
+                {"AttributeName": name, "AttributeType": "S"} for name in (partition, sort)
+            ],
         )
-        for bucket in (settings.images_bucket, settings.index_bucket):
-            s3.create_bucket(Bucket=bucket)
-        for field, (partition, sort) in TABLES.items():
-            dynamodb.create_table(
-                TableName=getattr(settings, field),
-                BillingMode="PAY_PER_REQUEST",
-                KeySchema=[
-                    {"AttributeName": partition, "KeyType": "HASH"},
-                    {"AttributeName": sort, "KeyType": "RANGE"},
-                ],
-                AttributeDefinitions=[
-                    {"AttributeName": name, "AttributeType": "S"} for name in (partition, sort)
-                ],
-            )
-        yield aws_stores(settings)
-    client.cache_clear()
+    yield aws_stores(settings)
+    forget_clients()
 
 
 @pytest.fixture(params=["memory", "moto"])

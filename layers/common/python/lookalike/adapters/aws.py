@@ -41,7 +41,23 @@ def client(service: str) -> Any:
         response_checksum_validation="when_required",
         signature_version="s3v4" if service == "s3" else None,
     )
-    return boto3.client(service, config=config)
+    return _session().client(service, config=config)
+
+
+def credentials() -> Any:
+    """The process's AWS credentials, refreshed by the SDK when they are about to expire."""
+    return _session().get_credentials().get_frozen_credentials()
+
+
+@functools.cache
+def _session() -> Any:
+    return boto3.Session()
+
+
+def forget_clients() -> None:
+    """Make new clients at the next call, after the SDK's settings have changed."""
+    client.cache_clear()
+    _session.cache_clear()
 
 
 def error_code(error: ClientError) -> str:

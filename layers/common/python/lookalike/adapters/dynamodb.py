@@ -15,9 +15,11 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
+from botocore import xform_name
 from ulid import ULID
 
 from lookalike.adapters.aws import aws_errors, client
+from lookalike.adapters.signed import SignedRequests
 from lookalike.core.errors import Conflict, Unavailable
 from lookalike.core.keys import catalogue_of
 from lookalike.core.types import (
@@ -54,12 +56,38 @@ class _Table:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.dynamodb = client("dynamodb")
+        self._signed = SignedRequests("dynamodb")
+
+    def call(self, operation: str, what: str = "", **parameters: Any) -> dict[str, Any]:
+        """Run one operation (its API name) with the API's own parameters; ``what`` is for errors.
+
+        Raises
+        ------
+        Conflict
+            The operation's condition does not hold.
+        Unavailable
+            Anything else that keeps it from being done.
+        """
+        if operation != "BatchGetItem":
+            parameters["TableName"] = self.name
+        answer = self._signed.send(
+            "POST",
+            "/",
+            {
+                "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+                "Content-Type": "application/x-amz-json-1.0",
+            },
+            msgspec.json.encode(parameters),
+        )
+        if answer is not None and answer.status == 200:
+            found: dict[str, Any] = msgspec.json.decode(answer.body)
+            return found
+        with aws_errors(what or self.name):
+            found = getattr(client("dynamodb"), xform_name(operation))(**parameters)
+        return found
 
     def get(self, key: Item) -> Item | None:
-        with aws_errors(f"reading {self.name}"):
-            answer = self.dynamodb.get_item(TableName=self.name, Key=key, ConsistentRead=True)
-        item: Item | None = answer.get("Item")
+        item: Item | None = self.call("GetItem", Key=key, ConsistentRead=True).get("Item")
         return item
 
     def get_many(self, keys: list[Item]) -> list[Item]:
@@ -72,8 +100,7 @@ class _Table:
     def _get_chunk(self, keys: list[Item]) -> Iterator[Item]:
         request: dict[str, Any] = {self.name: {"Keys": keys, "ConsistentRead": True}}
         for _ in range(_BATCH_GET_ROUNDS):
-            with aws_errors(f"reading {self.name}"):
-                answer = self.dynamodb.batch_get_item(RequestItems=request)
+            answer = self.call("BatchGetItem", RequestItems=request)
             yield from answer["Responses"].get(self.name, ())
             request = answer.get("UnprocessedKeys") or {}
             if not request:
@@ -92,17 +119,16 @@ class _Table:
         items: list[Item] = []
         start: dict[str, Any] = {}
         while True:
-            with aws_errors(f"reading {self.name}"):
-                answer = self.dynamodb.query(
-                    TableName=self.name,
-                    KeyConditionExpression=condition,
-                    ExpressionAttributeValues=values,
-                    ExpressionAttributeNames=names,
-                    ConsistentRead=True,
-                    ScanIndexForward=forward,
-                    Limit=limit - len(items),
-                    **start,
-                )
+            answer = self.call(
+                "Query",
+                KeyConditionExpression=condition,
+                ExpressionAttributeValues=values,
+                ExpressionAttributeNames=names,
+                ConsistentRead=True,
+                ScanIndexForward=forward,
+                Limit=limit - len(items),
+                **start,
+            )
             items += answer["Items"]
             last = answer.get("LastEvaluatedKey")
             if last is None or len(items) >= limit:
@@ -111,16 +137,20 @@ class _Table:
 
     def partition(self, name: str, value: str) -> Iterator[Item]:
         """Every item of one partition."""
-        pages = self.dynamodb.get_paginator("query").paginate(
-            TableName=self.name,
-            KeyConditionExpression="#p = :p",
-            ExpressionAttributeNames={"#p": name},
-            ExpressionAttributeValues={":p": _text(value)},
-            ConsistentRead=True,
-        )
-        with aws_errors(f"reading {self.name}"):
-            for answer in pages:
-                yield from answer["Items"]
+        start: dict[str, Any] = {}
+        while True:
+            answer = self.call(
+                "Query",
+                KeyConditionExpression="#p = :p",
+                ExpressionAttributeNames={"#p": name},
+                ExpressionAttributeValues={":p": _text(value)},
+                ConsistentRead=True,
+                **start,
+            )
+            yield from answer["Items"]
+            if (last := answer.get("LastEvaluatedKey")) is None:
+                return
+            start = {"ExclusiveStartKey": last}
 
     def after(
         self, partition: tuple[str, str], sort: str, limit: int, after: str
@@ -155,20 +185,19 @@ class DynamoProducts:
         revision = hashlib.blake2b(body["S"].encode(), digest_size=12).hexdigest()
         item = _product_key(product.catalogue, product.product_id)
         item |= {"revision": _text(revision), "body": body}
-        with aws_errors(f"product {product.product_id}"):
-            self._table.dynamodb.put_item(
-                TableName=self._table.name, Item=item, **_unchanged(product)
-            )
+        self._table.call(
+            "PutItem", f"product {product.product_id}", Item=item, **_unchanged(product)
+        )
         return replace(product, revision=revision)
 
     def delete(self, product: Product) -> None:
         """See `lookalike.core.ports.ProductTable`."""
-        with aws_errors(f"product {product.product_id}"):
-            self._table.dynamodb.delete_item(
-                TableName=self._table.name,
-                Key=_product_key(product.catalogue, product.product_id),
-                **_unchanged(product),
-            )
+        self._table.call(
+            "DeleteItem",
+            f"product {product.product_id}",
+            Key=_product_key(product.catalogue, product.product_id),
+            **_unchanged(product),
+        )
 
     def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Product], str | None]:
         """See `lookalike.core.ports.ProductTable`."""
@@ -207,13 +236,11 @@ class DynamoFailures:
     def put(self, failure: Failure) -> None:
         """See `lookalike.core.ports.FailureTable`."""
         item = _failure_key(failure.key) | {"body": _body(failure)}
-        with aws_errors(f"failure of {failure.key}"):
-            self._table.dynamodb.put_item(TableName=self._table.name, Item=item)
+        self._table.call("PutItem", f"failure of {failure.key}", Item=item)
 
     def delete(self, key: str) -> None:
         """See `lookalike.core.ports.FailureTable`."""
-        with aws_errors(f"failure of {key}"):
-            self._table.dynamodb.delete_item(TableName=self._table.name, Key=_failure_key(key))
+        self._table.call("DeleteItem", f"failure of {key}", Key=_failure_key(key))
 
     def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Failure], str | None]:
         """See `lookalike.core.ports.FailureTable`."""
@@ -234,9 +261,10 @@ class DynamoRegistry:
     def add(self, entry: SegmentEntry) -> None:
         """See `lookalike.core.ports.Registry`."""
         item = {"scope": _text(entry.scope), "digest": _text(entry.digest), "body": _body(entry)}
-        with suppress(Conflict), aws_errors(f"segment {entry.digest}"):
-            self._table.dynamodb.put_item(
-                TableName=self._table.name,
+        with suppress(Conflict):
+            self._table.call(
+                "PutItem",
+                f"segment {entry.digest}",
                 Item=item,
                 ConditionExpression="attribute_not_exists(digest)",
             )
@@ -261,12 +289,12 @@ class DynamoGenerations:
         """See `lookalike.core.ports.GenerationTable`."""
         key = {"kind": _text("current"), "catalogue": _text(generation.catalogue)}
         try:
-            with aws_errors(f"catalogue {generation.catalogue}"):
-                self._table.dynamodb.put_item(
-                    TableName=self._table.name,
-                    Item=key | {"body": _body(generation)},
-                    ConditionExpression="attribute_not_exists(body)",
-                )
+            self._table.call(
+                "PutItem",
+                f"catalogue {generation.catalogue}",
+                Item=key | {"body": _body(generation)},
+                ConditionExpression="attribute_not_exists(body)",
+            )
         except Conflict:
             return self.current(generation.catalogue) or generation
         return generation
@@ -289,24 +317,21 @@ class DynamoCounts:
 
     def add(self, catalogue: str, change: Counts) -> None:
         """See `lookalike.core.ports.CountTable`."""
-        with aws_errors(f"counts of {catalogue}"):
-            self._table.dynamodb.update_item(
-                TableName=self._table.name,
-                Key=_counts_key(catalogue),
-                UpdateExpression="ADD " + ", ".join(f"#{name} :{name}" for name in _COUNTED),
-                ExpressionAttributeNames={f"#{name}": name for name in _COUNTED},
-                ExpressionAttributeValues={
-                    f":{name}": {"N": str(getattr(change, name))} for name in _COUNTED
-                },
-            )
+        self._table.call(
+            "UpdateItem",
+            f"counts of {catalogue}",
+            Key=_counts_key(catalogue),
+            UpdateExpression="ADD " + ", ".join(f"#{name} :{name}" for name in _COUNTED),
+            ExpressionAttributeNames={f"#{name}": name for name in _COUNTED},
+            ExpressionAttributeValues={
+                f":{name}": {"N": str(getattr(change, name))} for name in _COUNTED
+            },
+        )
 
     def set(self, catalogue: str, counts: Counts) -> None:
         """See `lookalike.core.ports.CountTable`."""
         values = {name: {"N": str(getattr(counts, name))} for name in _COUNTED}
-        with aws_errors(f"counts of {catalogue}"):
-            self._table.dynamodb.put_item(
-                TableName=self._table.name, Item=_counts_key(catalogue) | values
-            )
+        self._table.call("PutItem", f"counts of {catalogue}", Item=_counts_key(catalogue) | values)
 
 
 _COUNTED = tuple(field.name for field in fields(Counts))
@@ -333,8 +358,7 @@ class DynamoSearchLog:
             "expires_at": {"N": str(int(record.at) + self._retention_s)},
             "body": _body(record),
         }
-        with aws_errors(f"search {record.query_id}"):
-            self._table.dynamodb.put_item(TableName=self._table.name, Item=item)
+        self._table.call("PutItem", f"search {record.query_id}", Item=item)
 
     def get(self, query_id: str) -> SearchRecord | None:
         """See `lookalike.core.ports.SearchLog`."""

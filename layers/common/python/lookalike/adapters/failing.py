@@ -41,7 +41,7 @@ class FailingStores:
         self._fault = fault or _crash
         self._effective = effective
         wrapped = {item.name: _Wrapped(getattr(stores, item.name), self) for item in fields(stores)}
-        self.stores = replace(stores, **wrapped)  # type: ignore[arg-type]
+        self.stores = replace(stores, **wrapped)
 
     def call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Pass one call on, or fail at it."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from lookalike.adapters.aws import aws_errors, client, is_not_found
 from lookalike.adapters.memory import too_large
+from lookalike.adapters.signed import SignedRequests
 from lookalike.core.errors import Conflict
 from lookalike.core.types import ObjectInfo
+
+_METADATA = "x-amz-meta-"
 
 
 class S3ObjectStore:
@@ -19,9 +23,15 @@ class S3ObjectStore:
     def __init__(self, bucket: str) -> None:
         self.bucket = bucket
         self._s3 = client("s3")
+        self._signed = SignedRequests("s3")
 
     def head(self, key: str) -> ObjectInfo | None:
         """See `lookalike.core.ports.ObjectStore`."""
+        answer = self._signed.send("HEAD", self._path(key))
+        if answer is not None and answer.status == 404:
+            return None
+        if answer is not None and answer.status == 200:
+            return _described(key, answer.headers)
         with aws_errors(f"reading {key}"):
             try:
                 return _info(key, self._s3.head_object(Bucket=self.bucket, Key=key))
@@ -32,6 +42,12 @@ class S3ObjectStore:
 
     def get(self, key: str, max_bytes: int) -> tuple[ObjectInfo, bytes] | None:
         """See `lookalike.core.ports.ObjectStore`."""
+        answer = self._signed.send("GET", self._path(key), max_bytes=max_bytes)
+        if answer is not None and answer.status == 200:
+            info = _described(key, answer.headers)
+            if info.size_bytes > max_bytes:
+                raise too_large(info.size_bytes, max_bytes)
+            return info, answer.body
         with aws_errors(f"reading {key}"):
             try:
                 response = self._s3.get_object(Bucket=self.bucket, Key=key)
@@ -61,6 +77,11 @@ class S3ObjectStore:
 
     def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
         """See `lookalike.core.ports.ObjectStore`."""
+        headers = {"Content-Type": content_type} | ({"If-None-Match": "*"} if if_absent else {})
+        answer = self._signed.send("PUT", self._path(key), headers, body)
+        # Content-addressed where it is conditional: what is there is what was to be written.
+        if answer is not None and (answer.status == 200 or (if_absent and answer.status == 412)):
+            return
         condition = {"IfNoneMatch": "*"} if if_absent else {}
         try:
             with aws_errors(f"writing {key}"):
@@ -68,7 +89,6 @@ class S3ObjectStore:
                     Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, **condition
                 )
         except Conflict:
-            # Content-addressed: what is there is what was to be written.
             if not if_absent:
                 raise
 
@@ -92,6 +112,9 @@ class S3ObjectStore:
                         item["LastModified"].timestamp(),
                     )
 
+    def _path(self, key: str) -> str:
+        return f"/{self.bucket}/{key}"
+
     def url(self, key: str, expires_s: int) -> str:
         """See `lookalike.core.ports.ObjectStore`."""
         url: str = self._s3.generate_presigned_url(
@@ -108,6 +131,21 @@ class S3ObjectStore:
             ExpiresIn=expires_s,
         )
         return form["url"], form["fields"]
+
+
+def _described(key: str, headers: Mapping[str, str]) -> ObjectInfo:
+    return ObjectInfo(
+        key=key,
+        etag=headers["ETag"].strip('"'),
+        size_bytes=int(headers["Content-Length"]),
+        last_modified=parsedate_to_datetime(headers["Last-Modified"]).timestamp(),
+        content_type=headers.get("Content-Type", ""),
+        metadata={
+            name.lower().removeprefix(_METADATA): value
+            for name, value in headers.items()
+            if name.lower().startswith(_METADATA)
+        },
+    )
 
 
 def _info(key: str, response: dict[str, Any]) -> ObjectInfo:

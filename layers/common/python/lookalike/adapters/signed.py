@@ -1,0 +1,96 @@
+"""One signed HTTP request, once, at a third of the SDK's CPU; whatever is not plain is left to it.
+
+botocore spends over a millisecond of CPU on a call (endpoint rules, hooks, user agent, modelled
+parsing), as much as decoding and scaling a photo, and the embed function makes four calls a photo.
+Signing is botocore's here too; retries, redirects and unusual answers are the SDK's own, since
+every caller falls back to it. docs/decisions/0005-signed-requests.md has the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import urllib3
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+
+from lookalike.adapters.aws import client, credentials
+
+_TIMEOUT = urllib3.Timeout(connect=3, read=20)
+_POOL = urllib3.PoolManager(maxsize=32, retries=False, timeout=_TIMEOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, headers (case-insensitive) and body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class SignedRequests:
+    """Sends requests to one service as the process's AWS identity.
+
+    Parameters
+    ----------
+    service
+        ``s3`` or ``dynamodb``.
+    """
+
+    def __init__(self, service: str) -> None:
+        meta = client(service).meta
+        self._service = service
+        self._region = meta.region_name
+        self._endpoint = meta.endpoint_url.rstrip("/")
+        self._host = urlsplit(self._endpoint).netloc
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        max_bytes: int | None = None,
+    ) -> Answer | None:
+        """Send once; None when no whole answer came.
+
+        Parameters
+        ----------
+        method, path
+            The path is quoted here.
+        headers
+            Signed along with the host and the body's hash.
+        body
+            Payload.
+        max_bytes
+            An answer that is longer comes without its body.
+        """
+        request: Any = AWSRequest(
+            method,
+            self._endpoint + quote(path, safe="/~"),
+            headers={"Host": self._host, **(headers or {})},
+            data=body,
+        )
+        signer = S3SigV4Auth if self._service == "s3" else SigV4Auth
+        signer(credentials(), self._service, self._region).add_auth(request)
+        try:
+            answer = _POOL.request(
+                method,
+                request.url,
+                headers=dict(request.headers.items()),
+                body=body or None,
+                preload_content=False,
+            )
+            length = int(answer.headers.get("Content-Length", 0))
+            if method != "HEAD" and max_bytes is not None and length > max_bytes:
+                answer.close()
+                return Answer(answer.status, answer.headers, b"")
+            data = answer.read()
+            answer.release_conn()
+        except urllib3.exceptions.HTTPError:
+            return None
+        return Answer(answer.status, answer.headers, data)
