@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from chalicelib.embed import embed
 from chalicelib.log import logger
 from chalicelib.sweep import sweep
-
 from lookalike import wiring
 from lookalike.core.errors import Retry, Unavailable
 from lookalike.services.sweep import SweepReport

@@ -57,6 +57,7 @@ def test_parameter_and_reason_are_there_when_there_is_one() -> None:
 
 
 def test_what_the_framework_refuses_keeps_its_headers() -> None:
-    answer = problem_answer(framework_problem(405, "Unsupported method: PUT.", "r"), {"Allow": "GET"})
+    problem = framework_problem(405, "Unsupported method: PUT.", "r")
+    answer = problem_answer(problem, {"Allow": "GET"})
     assert (answer.status, answer.headers) == (405, {"Allow": "GET"})
     assert json.loads(answer.body)["type"] == "urn:lookalike:problem:method-not-allowed"

@@ -1,6 +1,6 @@
 """The encoders as records: what each needs of an image, what it gives, where its weights come from.
 
-Adding an encoder is adding a record (and, for a new architecture, a graph in `lookalike.modelbuild`).
+Adding an encoder is adding a record (and a graph in `lookalike.modelbuild`, if that is new).
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def parse_space(space: str) -> tuple[EncoderRecord, str]:
     record = encoder_record(match["name"])
     if int(match["version"]) != record.version:
         raise InvalidRequest(
-            f"This release makes version {record.version} of {record.name}, not {match['version']}.",
+            f"This release makes {space_id(record, match['pooling'])}, not “{space}”.",
             parameter="encoder",
         )
     return record, match["pooling"]

@@ -1,7 +1,7 @@
-"""Retrieval metrics over ranked relevance judgements. Pure numpy; knows nothing of searches or files.
+"""Retrieval metrics over ranked relevance judgements. Pure numpy; knows nothing of searches.
 
-Throughout, ``relevant`` is a one-dimensional boolean array: entry i says whether the result at rank i + 1
-is relevant. A list shorter than k counts as if padded with results that are not.
+Throughout, ``relevant`` is a one-dimensional boolean array: entry i says whether the result at
+rank i + 1 is relevant. A list shorter than k counts as if padded with results that are not.
 
 Sources: Manning, Raghavan, Schütze, *Introduction to Information Retrieval* (2008), chapter 8; the
 truncated average precision is the one of Weyand et al., *Google Landmarks Dataset v2* (CVPR 2020).

@@ -39,9 +39,9 @@ def uniform(maps: Array) -> Array:
 def border_saliency(maps: Array) -> Array:
     """Weights that favour what does not look like the image's border.
 
-    w(x) ∝ s(x) + 0.001 where s is d(x) = 1 − cos(A(x), b) min–max scaled over the cells and b is the
-    mean of the outermost ring of cells. Products stand in the middle; what touches the edges is mostly
-    background.
+    w(x) ∝ s(x) + 0.001, where s is d(x) = 1 − cos(A(x), b) min–max scaled over the cells and b is
+    the mean of the outermost ring of cells. Products stand in the middle; what touches the edges
+    is mostly background.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def border_saliency(maps: Array) -> Array:
     Returns
     -------
     Array
-        (n, h, w) float32, each summing to 1; uniform where all cells are equally far from the border.
+        (n, h, w) float32, each summing to 1; uniform where all cells are equally far from b.
     """
     count, channels, height, width = maps.shape
     cells = np.ascontiguousarray(maps, dtype=np.float32).reshape(count, channels, height * width)

@@ -1,0 +1,90 @@
+"""What API Gateway does around the functions: unknown methods and its own errors.
+
+Chalice describes only the routes. This adds what makes every answer of the API, also those that no
+function sees, a problem document.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+Json = dict[str, Any]
+
+ANY_METHOD = "x-amazon-apigateway-any-method"
+ALLOW_ANY_ORIGIN = "gatewayresponse.header.Access-Control-Allow-Origin"
+CONTENT_TYPE = "gatewayresponse.header.Content-Type"
+
+# Response types of API Gateway: (status, kind of problem, title, what the caller can do).
+GATEWAY_RESPONSES: dict[str, tuple[int, str, str, str]] = {
+    "REQUEST_TOO_LARGE": (
+        413,
+        "too-large",
+        "Too large",
+        "The body is over the limit of 10 MB. Ask POST /uploads for an upload of larger images.",
+    ),
+    "UNSUPPORTED_MEDIA_TYPE": (
+        415,
+        "unsupported-media",
+        "Unsupported media type",
+        "Send image/*, multipart/form-data or application/json.",
+    ),
+    # API Gateway's name for "no such route".
+    "MISSING_AUTHENTICATION_TOKEN": (
+        404,
+        "not-found",
+        "Not found",
+        "There is no such route. GET /openapi.json describes those that exist.",
+    ),
+    "RESOURCE_NOT_FOUND": (
+        404,
+        "not-found",
+        "Not found",
+        "There is no such route. GET /openapi.json describes those that exist.",
+    ),
+    "BAD_REQUEST_BODY": (400, "malformed-body", "Malformed body", "The body cannot be read."),
+    "THROTTLED": (429, "throttled", "Too many requests", "Try again in a second."),
+    "QUOTA_EXCEEDED": (429, "throttled", "Too many requests", "The quota is used up."),
+    "INTEGRATION_FAILURE": (503, "unavailable", "Unavailable", "Try again in a second."),
+    "INTEGRATION_TIMEOUT": (504, "timeout", "Timeout", "The function did not answer in time."),
+}
+
+
+def finish_api(properties: Json) -> Json:
+    """Add unknown methods and gateway responses to the API that Chalice described."""
+    finished = copy.deepcopy(properties)
+    definition = finished["DefinitionBody"]
+    for methods in definition["paths"].values():
+        # The function answers a wrong method with 405 and Allow; the gateway alone would say that
+        # the route does not exist.
+        methods[ANY_METHOD] = _any_method(next(iter(methods.values())))
+    definition["x-amazon-apigateway-gateway-responses"] = {
+        name: gateway_response(*problem) for name, problem in GATEWAY_RESPONSES.items()
+    }
+    finished["EndpointConfiguration"] = {"Type": finished["EndpointConfiguration"]}
+    return finished
+
+
+def gateway_response(status: int, kind: str, title: str, detail: str) -> Json:
+    """One answer of API Gateway itself as a problem document (RFC 9457)."""
+    problem = {
+        "type": f"urn:lookalike:problem:{kind}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": "urn:lookalike:request:$context.requestId",
+    }
+    return {
+        "statusCode": status,
+        "responseParameters": {
+            CONTENT_TYPE: "'application/problem+json'",
+            ALLOW_ANY_ORIGIN: "'*'",
+        },
+        "responseTemplates": {"application/json": json.dumps(problem)},
+    }
+
+
+def _any_method(method: Json) -> Json:
+    kept = ("consumes", "produces", "responses", "parameters", "x-amazon-apigateway-integration")
+    return {key: copy.deepcopy(method[key]) for key in kept if key in method}

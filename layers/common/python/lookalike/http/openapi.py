@@ -1,0 +1,162 @@
+"""The API's description (OpenAPI 3.1), generated from the types that requests and answers have."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import msgspec
+
+from lookalike import __version__
+from lookalike.http.examples import SEARCH_BODIES, SEARCH_RESPONSE
+from lookalike.http.message import JSON_TYPE
+from lookalike.http.operations import OPERATIONS, Operation
+from lookalike.http.parameters import SearchBody
+from lookalike.http.problems import PROBLEM_TYPE, Problem
+from lookalike.services.query import SearchResponse
+
+Json = dict[str, Any]
+REFERENCE = "#/components/schemas/{name}"
+PROBLEM_DESCRIPTIONS = {
+    400: "The body cannot be read as what its content type says.",
+    404: "The catalogue, product or upload does not exist.",
+    405: "The route exists, but not with this method; `Allow` says which do.",
+    413: "The body or the image is too large.",
+    415: "The body is of a kind that is not read here, or the file is no image.",
+    422: "A value is not allowed (`parameter`), or the image cannot be used (`reason`).",
+    500: "Something went wrong here. It was logged under `instance`.",
+    503: "A part of the service cannot be reached; `Retry-After` says when to come back.",
+}
+DESCRIPTION = """\
+Visual product search: put photos into a bucket, search with a photo.
+
+`POST /search` takes an image as it is (`Content-Type: image/jpeg`), a form, or JSON. Request bodies
+hold up to 4.5 MB; for larger images ask `POST /uploads` for an upload and search with its key.
+Errors are problem documents (RFC 9457).
+"""
+
+
+@functools.cache
+def document() -> Json:
+    """The OpenAPI document; treat it as read-only."""
+    answers = {kind for operation in OPERATIONS for kind in operation.answers}
+    parameters = {operation.parameters for operation in OPERATIONS}
+    _, schemas = msgspec.json.schema_components(
+        sorted({Problem, SearchBody} | answers, key=lambda kind: kind.__name__),
+        ref_template=REFERENCE,
+    )
+    _, of_parameters = msgspec.json.schema_components(parameters, ref_template=REFERENCE)
+    paths: Json = {}
+    for operation in OPERATIONS:
+        properties = of_parameters[operation.parameters.__name__]["properties"]
+        described = _operation(operation, properties, schemas)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Lookalike",
+            "version": __version__,
+            "description": DESCRIPTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        # Relative to this document, so that it is right below any host and stage.
+        "servers": [{"url": "."}],
+        "tags": [
+            {"name": "Search", "description": "Find the products that look like a photo."},
+            {"name": "Products", "description": "What the catalogues hold."},
+            {"name": "Service", "description": "Health, counts and this description."},
+        ],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": {
+                f"Problem{status}": {
+                    "description": text,
+                    "content": {
+                        PROBLEM_TYPE: {"schema": {"$ref": REFERENCE.format(name="Problem")}}
+                    },
+                }
+                for status, text in PROBLEM_DESCRIPTIONS.items()
+            },
+        },
+    }
+
+
+def _operation(operation: Operation, properties: Json, schemas: Json) -> Json:
+    described: Json = {
+        "operationId": operation.id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "description": operation.description,
+        "parameters": _parameters(operation, properties),
+        "responses": _responses(operation),
+    }
+    if operation.takes_search:
+        described["requestBody"] = _search_body(schemas)
+    return described
+
+
+def _parameters(operation: Operation, properties: Json) -> list[Json]:
+    parameters: list[Json] = []
+    if "{product_id}" in operation.path:
+        parameters.append(
+            {
+                "name": "product_id",
+                "in": "path",
+                "required": True,
+                "description": "The product's id, percent-encoded.",
+                "schema": {"type": "string"},
+                "example": "boot-7",
+            }
+        )
+    for name, schema in properties.items():
+        described = copy.deepcopy(schema)
+        # Absent, not null, is how a query says nothing.
+        kinds = [kind for kind in described.pop("anyOf", []) if kind != {"type": "null"}]
+        if kinds:
+            described = {**kinds[0], **{k: v for k, v in described.items() if v is not None}}
+        text = described.pop("description", "")
+        parameters.append({"name": name, "in": "query", "description": text, "schema": described})
+    return parameters
+
+
+def _responses(operation: Operation) -> Json:
+    answer: Json = {"description": operation.summary}
+    if operation.answers:
+        kinds = [{"$ref": REFERENCE.format(name=kind.__name__)} for kind in operation.answers]
+        content: Json = {"schema": kinds[0] if len(kinds) == 1 else {"anyOf": kinds}}
+        if operation.answers == (SearchResponse,):
+            content["example"] = SEARCH_RESPONSE
+        answer["content"] = {JSON_TYPE: content}
+    elif operation.media_type:
+        answer["content"] = {operation.media_type: {"schema": {}}}
+    if operation.status == 302:
+        answer["headers"] = {"Location": {"schema": {"type": "string"}}}
+    problems = {
+        str(status): {"$ref": f"#/components/responses/Problem{status}"}
+        for status in operation.problems
+    }
+    return {str(operation.status): answer, **problems}
+
+
+def _search_body(schemas: Json) -> Json:
+    """The three ways to send a search. A form has the fields of the JSON body; lists repeat."""
+    binary = {"type": "string", "contentMediaType": "application/octet-stream"}
+    form = copy.deepcopy(schemas[SearchBody.__name__])
+    form["properties"]["image"] = {
+        "type": "array",
+        "items": binary,
+        "description": "One image file or several, each as a part named `image`.",
+    }
+    form.pop("title", None)
+    reference = {"$ref": REFERENCE.format(name=SearchBody.__name__)}
+    return {
+        "required": True,
+        "content": {
+            JSON_TYPE: {"schema": reference, "examples": SEARCH_BODIES},
+            "multipart/form-data": {"schema": form},
+            "image/*": {"schema": binary},
+            "application/octet-stream": {"schema": binary},
+        },
+    }

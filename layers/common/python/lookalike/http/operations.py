@@ -1,0 +1,157 @@
+"""Every route of the API: what it takes, what it answers, what can go wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from lookalike.http.parameters import (
+    NoParameters,
+    PageParameters,
+    ProductParameters,
+    SearchParameters,
+    SimilarParameters,
+)
+from lookalike.services.catalogue import FailurePage, Health, ProductInfo, ProductPage, Stats
+from lookalike.services.query import SearchResponse
+from lookalike.services.uploads import UploadForm
+
+SEARCH, PRODUCTS, SERVICE = "Search", "Products", "Service"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path.
+
+    ``answers`` are the types of its JSON answer (one of them), empty when it answers no JSON;
+    ``media_type`` is that of any other answer. ``problems`` are statuses of problem documents.
+    """
+
+    method: str
+    path: str
+    id: str
+    tag: str
+    summary: str
+    description: str = ""
+    parameters: type[Struct] = NoParameters
+    takes_search: bool = False
+    status: int = 200
+    answers: tuple[type, ...] = ()
+    media_type: str = ""
+    problems: tuple[int, ...] = (500,)
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/search",
+        id="search",
+        tag=SEARCH,
+        summary="Search with images, stored products or uploads",
+        description="One image, or several inputs with weights. A product is named once, by its "
+        "best view; products that are searched with are left out. Fields of the body win over "
+        "query parameters. Image URLs open for an hour.",
+        parameters=SearchParameters,
+        takes_search=True,
+        answers=(SearchResponse,),
+        problems=(400, 404, 413, 415, 422, 500, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/products/{product_id}/similar",
+        id="similar",
+        tag=SEARCH,
+        summary="Products similar to a stored one",
+        parameters=SimilarParameters,
+        answers=(SearchResponse,),
+        problems=(404, 422, 500, 503),
+    ),
+    Operation(
+        method="POST",
+        path="/uploads",
+        id="createUpload",
+        tag=SEARCH,
+        summary="Get a form for an image that is too large for a request",
+        description="POST the image as multipart/form-data to `url`: all of `fields` first, then "
+        "the file as `file`. Then search with `upload_key`. Uploads are deleted after a day.",
+        status=201,
+        answers=(UploadForm,),
+        problems=(422, 500, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/products",
+        id="listProducts",
+        tag=PRODUCTS,
+        summary="A page of products, or of objects that could not be indexed",
+        description="`status=live` lists products in order of id, `status=failed` objects in order "
+        "of key, each with the reason. Pass `cursor` on until it is null.",
+        parameters=PageParameters,
+        answers=(ProductPage, FailurePage),
+        problems=(404, 422, 500, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/products/{product_id}",
+        id="getProduct",
+        tag=PRODUCTS,
+        summary="One product with its views and attributes",
+        parameters=ProductParameters,
+        answers=(ProductInfo,),
+        problems=(404, 422, 500, 503),
+    ),
+    Operation(
+        method="DELETE",
+        path="/products/{product_id}",
+        id="deleteProduct",
+        tag=PRODUCTS,
+        summary="Delete a product",
+        description="Deletes its objects from the bucket and takes it out of the results.",
+        parameters=ProductParameters,
+        status=204,
+        problems=(404, 422, 500, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/health",
+        id="health",
+        tag=SERVICE,
+        summary="Whether the service can answer",
+        answers=(Health,),
+        problems=(422, 500, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/stats",
+        id="stats",
+        tag=SERVICE,
+        summary="What every catalogue holds",
+        answers=(Stats,),
+        problems=(422, 500, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/openapi.json",
+        id="openapi",
+        tag=SERVICE,
+        summary="This description",
+        media_type="application/json",
+    ),
+    Operation(
+        method="GET",
+        path="/docs",
+        id="docs",
+        tag=SERVICE,
+        summary="This description as a page",
+        media_type="text/html",
+    ),
+    Operation(
+        method="GET",
+        path="/",
+        id="root",
+        tag=SERVICE,
+        summary="Redirects to the page",
+        status=302,
+    ),
+)

@@ -1,0 +1,179 @@
+"""The shapes of requests: one struct each, from which both validation and OpenAPI follow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from lookalike.core.keys import DEFAULT_CATALOGUE, MAX_NAME_BYTES
+from lookalike.services.catalogue import MAX_PAGE
+from lookalike.services.query import MAX_INPUTS, MAX_K
+
+DEFAULT_K = 10
+DEFAULT_PAGE = 50
+MAX_FILTER_CHARACTERS = 8192
+MAX_WEIGHT = 1e6
+
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES)]
+ProductId = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES, examples=["boot-7"])]
+UploadKey = Annotated[
+    str, Meta(min_length=1, max_length=64, examples=["01J0000000000000000000000G"])
+]
+Base64 = Annotated[str, Meta(min_length=1, extra_json_schema={"contentEncoding": "base64"})]
+Box = Annotated[list[float], Meta(min_length=4, max_length=4)]
+
+Catalogue = Annotated[
+    Name,
+    Meta(
+        description="The catalogue: the first part of the bucket's keys.",
+        extra_json_schema={"default": DEFAULT_CATALOGUE},
+        examples=[DEFAULT_CATALOGUE],
+    ),
+]
+K = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_K,
+        description=f"How many products to return, from 1 to {MAX_K}.",
+        extra_json_schema={"default": DEFAULT_K},
+        examples=[DEFAULT_K],
+    ),
+]
+MinScore = Annotated[
+    float,
+    Meta(
+        ge=-1,
+        le=1,
+        description="Leave out results whose cosine similarity is lower, from -1 to 1.",
+        examples=[0.2],
+    ),
+]
+FilterText = Annotated[
+    str,
+    Meta(
+        max_length=MAX_FILTER_CHARACTERS,
+        description="A filter on attributes: `category=shoes,price<=50`, or the JSON form.",
+        examples=["category=shoes,price<=50"],
+    ),
+]
+
+
+class SearchParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Query parameters of a search; fields of the body win over them."""
+
+    k: K | UnsetType = UNSET
+    catalogue: Catalogue | UnsetType = UNSET
+    filter: FilterText | UnsetType = UNSET
+    min_score: MinScore | UnsetType = UNSET
+
+
+class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What to search for. At least one of `image`, `product_id` and `upload_key`."""
+
+    image: (
+        Annotated[
+            Base64 | Annotated[list[Base64], Meta(max_length=MAX_INPUTS)],
+            Meta(description="One image file or several, in base64."),
+        ]
+        | UnsetType
+    ) = UNSET
+    product_id: (
+        Annotated[
+            ProductId | Annotated[list[ProductId], Meta(max_length=MAX_INPUTS)],
+            Meta(description="Stored products to search with."),
+        ]
+        | UnsetType
+    ) = UNSET
+    upload_key: (
+        Annotated[
+            UploadKey | Annotated[list[UploadKey], Meta(max_length=MAX_INPUTS)],
+            Meta(description="Images uploaded with the help of `POST /uploads`."),
+        ]
+        | UnsetType
+    ) = UNSET
+    crop: (
+        Annotated[
+            list[float | Box | None],
+            Meta(
+                max_length=MAX_INPUTS,
+                description="`[x, y, width, height]` of the one image, in pixels, or in fractions "
+                "when all four are at most 1; or a list of such boxes (or null), one for each "
+                "image, then each upload.",
+                examples=[[0.25, 0.1, 0.5, 0.8]],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    weights: (
+        Annotated[
+            list[Annotated[float, Meta(ge=0, le=MAX_WEIGHT)]],
+            Meta(
+                max_length=MAX_INPUTS,
+                description="How much each input counts, in the order images, products, uploads. "
+                "None is negative, not all are zero.",
+                examples=[[1, 0.5]],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    k: K | UnsetType = UNSET
+    filter: (
+        Annotated[
+            dict[str, Any] | FilterText,
+            Meta(
+                description="A filter on attributes; all its parts must hold. Tests: eq, ne, in, "
+                "lt, lte, gt, gte, exists. As text: `category=shoes,price<=50`.",
+                examples=[{"category": "shoes", "price": {"lte": 50}}],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    not_like: (
+        Annotated[
+            list[ProductId],
+            Meta(max_length=MAX_INPUTS, description="Products that results should not look like."),
+        ]
+        | UnsetType
+    ) = UNSET
+    min_score: MinScore | UnsetType = UNSET
+    catalogue: Catalogue | UnsetType = UNSET
+
+
+class SimilarParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Query parameters of `GET /products/{product_id}/similar`."""
+
+    k: K = DEFAULT_K
+    filter: FilterText | None = None
+    catalogue: Catalogue = DEFAULT_CATALOGUE
+
+
+class ProductParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Query parameters where a product is named."""
+
+    catalogue: Catalogue = DEFAULT_CATALOGUE
+
+
+class PageParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Query parameters of `GET /products`."""
+
+    catalogue: Catalogue = DEFAULT_CATALOGUE
+    status: Annotated[
+        Literal["live", "failed"],
+        Meta(description="`live`: products that are searchable; `failed`: objects that are not."),
+    ] = "live"
+    limit: Annotated[
+        int, Meta(ge=1, le=MAX_PAGE, description=f"Rows a page, from 1 to {MAX_PAGE}.")
+    ] = DEFAULT_PAGE
+    cursor: (
+        Annotated[
+            str,
+            Meta(max_length=4096, description="`cursor` of the page before; none for the first."),
+        ]
+        | None
+    ) = None
+
+
+class NoParameters(Struct, forbid_unknown_fields=True):
+    """No query parameters."""

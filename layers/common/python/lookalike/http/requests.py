@@ -1,0 +1,162 @@
+"""Turns HTTP requests into what the services take. Everything a client can get wrong ends here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+from msgspec import UNSET, UnsetType
+
+from lookalike.core.errors import InvalidRequest
+from lookalike.core.filters import Filter, parse_filter, parse_filter_text
+from lookalike.core.keys import DEFAULT_CATALOGUE
+from lookalike.http.body import SearchFields, read_search_body
+from lookalike.http.message import HttpRequest, utf8
+from lookalike.http.parameters import (
+    DEFAULT_K,
+    PageParameters,
+    ProductParameters,
+    SearchBody,
+    SearchParameters,
+    SimilarParameters,
+)
+from lookalike.http.validation import checked, query_parameters
+from lookalike.services.query import MAX_INPUTS, QueryInput, SearchRequest
+
+Value = TypeVar("Value")
+Crop = tuple[float, float, float, float]
+
+
+def read_search(request: HttpRequest) -> SearchRequest:
+    """Read ``POST /search``.
+
+    Raises
+    ------
+    Reject
+        What is wrong with the body or a parameter.
+    """
+    parameters = query_parameters(request.query, SearchParameters)
+    given = read_search_body(request)
+    body = checked(given.fields, SearchBody, strict=given.strict)
+    return SearchRequest(
+        catalogue=_first(body.catalogue, parameters.catalogue, DEFAULT_CATALOGUE),
+        inputs=_inputs(given, body),
+        k=_first(body.k, parameters.k, DEFAULT_K),
+        filter=_filter(_first(body.filter, parameters.filter, None)),
+        not_like=tuple(utf8(item, "not_like") for item in _first(body.not_like, UNSET, [])),
+        min_score=_first(body.min_score, parameters.min_score, None),
+    )
+
+
+def read_similar(request: HttpRequest) -> SearchRequest:
+    """Read ``GET /products/{product_id}/similar``: a search by one stored product."""
+    parameters = query_parameters(request.query, SimilarParameters)
+    product_id = request.path_parameter("product_id")
+    return SearchRequest(
+        catalogue=parameters.catalogue,
+        inputs=(QueryInput(product_id=product_id),),
+        k=parameters.k,
+        filter=_filter(parameters.filter),
+    )
+
+
+def read_product(request: HttpRequest) -> tuple[str, str]:
+    """Read ``/products/{product_id}``: (catalogue, product id)."""
+    parameters = query_parameters(request.query, ProductParameters)
+    return parameters.catalogue, request.path_parameter("product_id")
+
+
+def read_page(request: HttpRequest) -> PageParameters:
+    """Read ``GET /products``."""
+    return query_parameters(request.query, PageParameters)
+
+
+def _first(body: Value | UnsetType, query: Value | UnsetType, default: Value) -> Value:
+    """The body wins over the query, which wins over the default."""
+    if not isinstance(body, UnsetType):
+        return body
+    return default if isinstance(query, UnsetType) else query
+
+
+def _filter(value: object) -> Filter | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return parse_filter_text(utf8(value, "filter"))
+    return parse_filter(value)
+
+
+def _inputs(given: SearchFields, body: SearchBody) -> tuple[QueryInput, ...]:
+    products = _several(body.product_id, "product_id")
+    uploads = _several(body.upload_key, "upload_key")
+    count = len(given.images) + len(products) + len(uploads)
+    if not count:
+        raise InvalidRequest("Nothing to search with: give image, product_id or upload_key.")
+    if count > MAX_INPUTS:
+        raise InvalidRequest(f"There are {count} inputs; {MAX_INPUTS} are allowed.")
+    crops = _crops(body.crop, len(given.images) + len(uploads))
+    weights = _weights(body.weights, count)
+    image_crops, upload_crops = crops[: len(given.images)], crops[len(given.images) :]
+    sources: list[tuple[bytes | None, str | None, str | None, Crop | None]] = [
+        *((image, None, None, crop) for image, crop in zip(given.images, image_crops, strict=True)),
+        *((None, product, None, None) for product in products),
+        *((None, None, upload, crop) for upload, crop in zip(uploads, upload_crops, strict=True)),
+    ]
+    weighted = zip(sources, weights, strict=True)
+    return tuple(QueryInput(*source, weight) for source, weight in weighted)
+
+
+def _several(value: str | list[str] | UnsetType, parameter: str) -> list[str]:
+    if isinstance(value, UnsetType):
+        return []
+    return [utf8(item, parameter) for item in ([value] if isinstance(value, str) else value)]
+
+
+def _weights(value: list[float] | UnsetType, count: int) -> Sequence[float]:
+    if isinstance(value, UnsetType):
+        return [1.0] * count
+    if len(value) != count:
+        raise InvalidRequest(
+            f"There are {count} inputs and {len(value)} weights; give one weight for each input.",
+            parameter="weights",
+        )
+    if not all(math.isfinite(weight) for weight in value) or not any(value):
+        raise InvalidRequest(
+            "“weights” must be finite, and at least one must be above zero.", parameter="weights"
+        )
+    return value
+
+
+def _crops(value: list[float | list[float] | None] | UnsetType, count: int) -> list[Crop | None]:
+    """One crop or None for each image, then each upload."""
+    if isinstance(value, UnsetType):
+        return [None] * count
+    numbers = [item for item in value if isinstance(item, float)]
+    boxes: list[list[float] | None] = [item for item in value if not isinstance(item, float)]
+    if numbers and boxes:
+        raise InvalidRequest(
+            "“crop” mixes numbers and boxes; give [x, y, width, height] or a list of such boxes.",
+            parameter="crop",
+        )
+    if numbers:
+        boxes = [numbers]
+    if len(boxes) != count:
+        raise InvalidRequest(
+            f"There are {count} images and {len(boxes)} crops; give one (or null) for each image, "
+            "then each upload.",
+            parameter="crop",
+        )
+    return [None if box is None else _crop(box) for box in boxes]
+
+
+def _crop(box: list[float]) -> Crop:
+    if len(box) != 4 or not all(math.isfinite(item) for item in box):
+        raise InvalidRequest("“crop” must be four numbers: x, y, width, height.", parameter="crop")
+    x, y, width, height = box
+    if x < 0 or y < 0 or width <= 0 or height <= 0:
+        raise InvalidRequest(
+            f"“crop” is {box}; x and y must not be negative, width and height above zero.",
+            parameter="crop",
+        )
+    return x, y, width, height

@@ -1,0 +1,302 @@
+"""Every AWS call that a function makes is one that its role in the template allows, and no less."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import botocore.client
+import pytest
+import urllib3
+from moto.server import ThreadedMotoServer
+
+from app import app
+from chalicelib.embed import embed
+from chalicelib.sweep import sweep
+from infra.build import build_template
+from lookalike import wiring
+from lookalike.adapters import aws
+from lookalike.adapters.signed import SignedRequests
+from lookalike.core.errors import Unavailable
+from lookalike.modelbuild import ensure_model
+
+EVENTS = Path(__file__).parent.parent / "events"
+ENCODER = "efficientnet-lite0"  # the quickest
+ACCOUNT, REGION = "123456789012", "us-east-1"
+ACTION_OF_CALL = {
+    "HeadObject": "s3:GetObject",
+    "ListObjectsV2": "s3:ListBucket",
+    "SendMessageBatch": "sqs:SendMessage",
+}
+# Actions that a role needs although the handler itself does not call them in this test.
+NEEDED_BESIDE = {
+    "logs:CreateLogStream": "Lambda writes the log",
+    "logs:PutLogEvents": "Lambda writes the log",
+    "sqs:ReceiveMessage": "Lambda polls the queue",
+    "sqs:DeleteMessage": "Lambda polls the queue",
+    "sqs:GetQueueAttributes": "Lambda polls the queue",
+    "s3:ListBucket": "without it S3 says 403 instead of 404 of what is not there",
+    "s3:PutObject": "photos that come back while their product is deleted",
+    "dynamodb:PutItem": "photos that come back while their product is deleted",
+}
+
+
+class Resolver:
+    """Resolves Ref, GetAtt and Sub as a deployment with the parameters' defaults would."""
+
+    def __init__(self, template: dict[str, Any]) -> None:
+        self.resources = template["Resources"]
+        self.values = {name: item["Default"] for name, item in template["Parameters"].items()}
+        self.values |= {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT}
+
+    def __call__(self, node: Any) -> Any:
+        if isinstance(node, list):
+            return [self(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "Ref" in node:
+            return self.name(node["Ref"])
+        if "Fn::GetAtt" in node:
+            return self.arn(node["Fn::GetAtt"][0])
+        if "Fn::Sub" in node:
+            return re.sub(r"\$\{([^}]+)\}", self._substitute, node["Fn::Sub"])
+        return {key: self(value) for key, value in node.items()}
+
+    def _substitute(self, match: re.Match[str]) -> str:
+        name, dot, _ = match[1].partition(".")
+        return self.arn(name) if dot else str(self.name(name))
+
+    def name(self, name: str) -> Any:
+        if name in self.values:
+            return self.values[name]
+        properties = self.resources[name]["Properties"]
+        named = next(key for key in properties if key in {"BucketName", "TableName", "QueueName"})
+        physical = self(properties[named])
+        is_queue = named == "QueueName"
+        return f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{physical}" if is_queue else physical
+
+    def arn(self, name: str) -> str:
+        properties = self.resources[name]["Properties"]
+        if "BucketName" in properties:
+            return f"arn:aws:s3:::{self(properties['BucketName'])}"
+        if "TableName" in properties:
+            table = self(properties["TableName"])
+            return f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{table}"
+        if "QueueName" in properties:
+            return f"arn:aws:sqs:{REGION}:{ACCOUNT}:{self(properties['QueueName'])}"
+        return f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{name}:*"
+
+
+@dataclass
+class Cloud:
+    """The template's resources; ``calls`` are the (action, ARN) pairs asked of them."""
+
+    resolve: Resolver
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    def allowed(self, role: str) -> list[tuple[str, str]]:
+        (policy,) = self.resolve.resources[role]["Properties"]["Policies"]
+        return [
+            (action, resource)
+            for statement in self.resolve(policy["PolicyDocument"]["Statement"])
+            for action in statement["Action"]
+            for resource in (
+                statement["Resource"]
+                if isinstance(statement["Resource"], list)
+                else [statement["Resource"]]
+            )
+        ]
+
+    def check(self, role: str) -> None:
+        allowed = self.allowed(role)
+        made, self.calls = set(self.calls), []
+        assert made
+        for action, arn in sorted(made):
+            assert any(
+                action == known and fnmatch.fnmatchcase(arn, pattern) for known, pattern in allowed
+            ), f"{role} does not allow {action} on {arn}"
+        spare = {
+            (known, pattern)
+            for known, pattern in allowed
+            if known not in NEEDED_BESIDE
+            and not any(
+                known == action and fnmatch.fnmatchcase(arn, pattern) for action, arn in made
+            )
+        }
+        assert not spare, f"{role} allows what nothing does"
+
+
+def call_of(operation: str, parameters: dict[str, Any]) -> list[tuple[str, str]]:
+    """The IAM actions and resources of one call."""
+    if "Bucket" in parameters:
+        key = f"/{parameters['Key']}" if "Key" in parameters else ""
+        action = ACTION_OF_CALL.get(operation, f"s3:{operation}")
+        return [(action, f"arn:aws:s3:::{parameters['Bucket']}{key}")]
+    if "QueueUrl" in parameters:
+        queue = parameters["QueueUrl"].rsplit("/", 1)[-1]
+        return [(ACTION_OF_CALL[operation], f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}")]
+    tables = parameters.get("RequestItems") or [parameters["TableName"]]
+    return [
+        (f"dynamodb:{operation}", f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{table}")
+        for table in tables
+    ]
+
+
+def record_presigned(s3: Any, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens a presigned URL acts with the role of the function that signed it."""
+    sign_url, sign_post = s3.generate_presigned_url, s3.generate_presigned_post
+
+    def url(method: str, Params: dict[str, Any], **options: Any) -> Any:
+        assert method == "get_object"
+        cloud.calls += call_of("GetObject", Params)
+        return sign_url(method, Params=Params, **options)
+
+    def post(Bucket: str, Key: str, **options: Any) -> Any:
+        cloud.calls += call_of("PutObject", {"Bucket": Bucket, "Key": Key})
+        return sign_post(Bucket=Bucket, Key=Key, **options)
+
+    monkeypatch.setattr(s3, "generate_presigned_url", url)
+    monkeypatch.setattr(s3, "generate_presigned_post", post)
+
+
+def create(resolve: Resolver) -> None:
+    for resource in resolve.resources.values():
+        properties = resource.get("Properties", {})
+        if resource["Type"] == "AWS::S3::Bucket":
+            boto3.client("s3").create_bucket(Bucket=resolve(properties["BucketName"]))
+        elif resource["Type"] == "AWS::SQS::Queue":
+            boto3.client("sqs").create_queue(QueueName=resolve(properties["QueueName"]))
+        elif resource["Type"] == "AWS::DynamoDB::Table":
+            boto3.client("dynamodb").create_table(
+                TableName=resolve(properties["TableName"]),
+                AttributeDefinitions=properties["AttributeDefinitions"],
+                KeySchema=properties["KeySchema"],
+                BillingMode="PAY_PER_REQUEST",
+            )
+
+
+def record_calls(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Note what is sent from here on, through the SDK or signed by our own hand."""
+    mine = [aws.client(service) for service in ("s3", "sqs", "dynamodb")]
+    through_sdk, by_hand = botocore.client.BaseClient._make_api_call, SignedRequests.send
+
+    def call(self: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        if self in mine:
+            cloud.calls += call_of(operation, parameters)
+        return through_sdk(self, operation, parameters)
+
+    def send(
+        self: Any, method: str, path: str, headers: Any = None, body: bytes = b"", **more: Any
+    ) -> Any:
+        if target := (headers or {}).get("X-Amz-Target"):
+            cloud.calls += call_of(target.split(".")[1], json.loads(body))
+        else:
+            bucket, _, key = path.lstrip("/").partition("/")
+            assert key, f"{method} {path} names no object"
+            cloud.calls += call_of(f"{method.title()}Object", {"Bucket": bucket, "Key": key})
+        return by_hand(self, method, path, headers, body, **more)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call)
+    monkeypatch.setattr(SignedRequests, "send", send)
+    record_presigned(mine[0], cloud, monkeypatch)
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    resolve = Resolver(json.loads(build_template(tmp_path / "template").read_text()))
+    ensure_model(ENCODER, "fp32", tmp_path / "models")
+    resolve.values["Encoder"] = ENCODER
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = resolve(resolve.resources["Embed"]["Properties"]["Environment"]["Variables"])
+    environment |= {
+        "LOOKALIKE_MODEL_DIR": str(tmp_path / "models"),
+        "LOOKALIKE_REFRESH_S": "0",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    urllib3.request("POST", f"http://{host}:{port}/moto-api/reset")
+    wiring.services.cache_clear()
+    aws.forget_clients()
+    create(resolve)
+    queue_name = resolve.arn("IngestQueue").rsplit(":", 1)[-1]
+    queue_url = boto3.client("sqs").get_queue_url(QueueName=queue_name)["QueueUrl"]
+    monkeypatch.setenv("LOOKALIKE_INGEST_QUEUE_URL", queue_url)
+    found = Cloud(resolve)
+    record_calls(found, monkeypatch)
+    yield found
+    server.stop()
+    wiring.services.cache_clear()
+    aws.forget_clients()
+
+
+def embed_now(*keys: str) -> None:
+    event = json.loads((EVENTS / "sqs_lookalike_keys.json").read_text(encoding="utf-8"))
+    event["Records"][0]["body"] = json.dumps({"keys": keys})
+    assert embed(event, None) == {"batchItemFailures": []}
+
+
+def http(method: str, resource: str, query: dict[str, list[str]], body: str | None = None) -> None:
+    event = json.loads((EVENTS / "api_product_escaped.json").read_text(encoding="utf-8"))
+    event["requestContext"] |= {"resourcePath": resource, "httpMethod": method}
+    event["pathParameters"] = {"product_id": "a"}
+    event["multiValueQueryStringParameters"] = query
+    event["body"] = body
+    answer = app(event, None)
+    assert answer["statusCode"] < 300, answer["body"]
+
+
+def test_no_function_does_more_than_its_role_allows(cloud: Cloud, photo: Any) -> None:
+    s3, shop = boto3.client("s3"), {"catalogue": ["shop"]}
+    bucket = cloud.resolve.name("ImagesBucket")
+
+    # Embed: new, broken, with new metadata (its row is copied), mended, gone.
+    for key, body in {"a.jpg": photo(1), "b.jpg": photo(2), "c.jpg": b"no image"}.items():
+        s3.put_object(Bucket=bucket, Key=f"shop/{key}", Body=body)
+    embed_now("shop/a.jpg", "shop/b.jpg", "shop/c.jpg")
+    s3.put_object(Bucket=bucket, Key="shop/a/product.json", Body=b'{"title": "A"}')
+    s3.put_object(Bucket=bucket, Key="shop/c.jpg", Body=photo(3))
+    embed_now("shop/a/product.json", "shop/c.jpg")
+    s3.delete_object(Bucket=bucket, Key="shop/c.jpg")
+    embed_now("shop/c.jpg", "shop/never.jpg")
+    cloud.check("EmbedRole")
+
+    # Sweep: one photo that no event named.
+    s3.put_object(Bucket=bucket, Key="shop/d.jpg", Body=photo(4))
+    s3.put_object(Bucket=bucket, Key="shop/e.jpg", Body=b"no image")
+    context = SimpleNamespace(get_remaining_time_in_millis=lambda: 300_000)
+    report = sweep(json.loads((EVENTS / "schedule.json").read_text()), context)
+    assert report["queued"] == 2
+    cloud.check("SweepRole")
+
+    # Query: every route that reaches AWS. The photo of the product to delete has a failure on file.
+    services = wiring.services()
+    services.ingest.give_up(["shop/a.jpg"], Unavailable("overwritten at the wrong moment"))
+    cloud.calls.clear()
+    http("POST", "/search", shop, '{"product_id": "a"}')
+    form = services.uploads.create()
+    index = cloud.resolve.name("IndexBucket")
+    s3.put_object(Bucket=index, Key=f"uploads/{form.upload_key}", Body=photo(2))
+    http("POST", "/search", shop, json.dumps({"upload_key": form.upload_key}))
+    http("GET", "/products/{product_id}/similar", shop)
+    http("GET", "/products/{product_id}", shop)
+    http("GET", "/products", shop)
+    http("GET", "/products", shop | {"status": ["failed"]})
+    http("GET", "/stats", {})
+    http("GET", "/health", {})
+    http("POST", "/uploads", {})
+    http("DELETE", "/products/{product_id}", shop)
+    cloud.check("QueryRole")
