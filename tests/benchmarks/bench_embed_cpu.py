@@ -45,7 +45,7 @@ def start_moto() -> subprocess.Popen[bytes]:
         AWS_SECRET_ACCESS_KEY="test",
     )
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-m", "local.moto_server", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

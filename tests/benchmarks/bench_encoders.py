@@ -4,9 +4,9 @@
     python tests/benchmarks/bench_encoders.py fidelity FOLDER [--encoder NAME]
     python tests/benchmarks/bench_encoders.py draft    FOLDER [--encoder NAME] [--images 24]
 
-FOLDER holds photos and, for ``fidelity``, a ``manifest.csv`` (file, split, product_id, category) whose
-``queries`` split is searched for in the rest. Times are CPU milliseconds of this process on one thread:
-set OPENBLAS_NUM_THREADS=1.
+FOLDER holds photos and, for ``fidelity``, a ``manifest.csv`` (file, split, product_id, category)
+whose ``queries`` split is searched for in the rest. Times are CPU milliseconds of this process on
+one thread: set OPENBLAS_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def measure_cpu(record: EncoderRecord, precision: str, folder: Path, count: int)
     for name, value in rows.items():
         print(f"| {name} | {value:.2f} |")
     bare_ms = rows["Pillow decode alone"] + rows["ONNX alone, 1 a run"]
-    print(f"| ratio to Pillow alone + ONNX alone, 1 a run | {list(rows.values())[-1] / bare_ms:.2f} |")
+    print(
+        f"| ratio to Pillow alone + ONNX alone, 1 a run | {list(rows.values())[-1] / bare_ms:.2f} |"
+    )
 
 
 def measure_fidelity(record: EncoderRecord, folder: Path) -> None:
@@ -134,7 +136,7 @@ def retrieval(
     wanted: np.ndarray[Any, Any],
     categories: np.ndarray[Any, Any],
 ) -> tuple[float, float, float]:
-    """(precision@1, precision@10, mAP@10); AP@10 = Σ P@i·rel(i) / number of relevant among the ten."""
+    """(precision@1, precision@10, mAP@10); AP@10 = Σ P@i·rel(i) / relevant among the ten."""
     ranked = np.argsort(-(queries @ catalogue.T), axis=1)[:, :K]
     relevant = categories[ranked] == wanted[:, None]
     precision = relevant.cumsum(axis=1) / np.arange(1, K + 1)

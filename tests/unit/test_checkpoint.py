@@ -1,4 +1,4 @@
-"""The restricted reader of checkpoints: tensors come out exactly, everything else is refused by name."""
+"""The restricted reader of checkpoints: tensors come out exactly, all else is refused by name."""
 
 from __future__ import annotations
 
@@ -193,7 +193,9 @@ def test_what_is_no_dict_of_tensors(state: Any, tmp_path: Path) -> None:
     refusal(legacy(state, []), tmp_path)
 
 
-@pytest.mark.parametrize("data", [b"", b"text", b"PK\x03\x04", pickle.dumps(3), zipped({}, [])[:40]])
+@pytest.mark.parametrize(
+    "data", [b"", b"text", b"PK\x03\x04", pickle.dumps(3), zipped({}, [])[:40]]
+)
 def test_what_is_no_checkpoint(data: bytes, tmp_path: Path) -> None:
     refusal(data, tmp_path)
 

@@ -1,4 +1,4 @@
-"""The encoder: preprocessing by its definition, embeddings that do not depend on the batch, int8 close to fp32."""
+"""The encoder: preprocessing by definition, embeddings that no batch changes, int8 near fp32."""
 
 from __future__ import annotations
 
@@ -111,7 +111,9 @@ def test_no_images(encoder: Encoder) -> None:
 def test_a_picture_is_nearer_to_its_own_variant(
     encoder: Encoder, images: list[Image.Image]
 ) -> None:
-    variants = [image.rotate(4, fillcolor=image.getpixel((2, 2))).resize((200, 200)) for image in images]
+    variants = [
+        image.rotate(4, fillcolor=image.getpixel((2, 2))).resize((200, 200)) for image in images
+    ]
 
     cosines = encoder.embed(images).embeddings @ encoder.embed(variants).embeddings.T
 

@@ -57,7 +57,9 @@ def test_space_round_trips(name: str, pooling: str) -> None:
 
 
 def test_space_is_readable() -> None:
-    assert space_id(encoder_record("efficientnet-lite2"), "border") == "efficientnet-lite2-border-v1"
+    assert (
+        space_id(encoder_record("efficientnet-lite2"), "border") == "efficientnet-lite2-border-v1"
+    )
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,9 @@ def test_16_bit_grey_keeps_its_range(kind: str) -> None:
     np.testing.assert_allclose(np.asarray(decoded)[..., 0], expected, atol=1)
 
 
-@pytest.mark.parametrize(("dtype", "peak"), [("int32", 65535), ("int32", 2**31 - 1), ("float32", 1)])
+@pytest.mark.parametrize(
+    ("dtype", "peak"), [("int32", 65535), ("int32", 2**31 - 1), ("float32", 1)]
+)
 def test_wide_samples_are_scaled(dtype: str, peak: int) -> None:
     samples = np.linspace(0, peak, 256).astype(dtype).reshape(16, 16)
 
@@ -195,7 +197,11 @@ def test_wide_samples_are_scaled(dtype: str, peak: int) -> None:
 def test_not_a_number_is_black() -> None:
     samples = np.full((4, 4), np.nan, dtype=np.float32)
 
-    assert decode(encode(Image.fromarray(samples), "TIFF"), LIMITS).image.getpixel((1, 1)) == (0, 0, 0)
+    assert decode(encode(Image.fromarray(samples), "TIFF"), LIMITS).image.getpixel((1, 1)) == (
+        0,
+        0,
+        0,
+    )
 
 
 def test_lab_profile_free_tiff() -> None:
@@ -296,18 +302,24 @@ def test_too_many_bytes() -> None:
     assert refusal(b"\xff\xd8\xff" + bytes(50), ImageLimits(10, 10)) == "too-large"
 
 
-@pytest.mark.parametrize("data", [b"hello, I am a text file", b"%PDF-1.7", b"<svg></svg>", b"\0" * 99])
+@pytest.mark.parametrize(
+    "data", [b"hello, I am a text file", b"%PDF-1.7", b"<svg></svg>", b"\0" * 99]
+)
 def test_what_is_no_image(data: bytes) -> None:
     assert refusal(data) == "not-an-image"
 
 
 def png_bomb(side: int) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     pixels = zlib.compress(bytes(1_000_000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
 
 
 def test_bomb_is_refused_on_its_header() -> None:
@@ -358,7 +370,10 @@ def test_hostile_bytes_never_escape(seed: bytes, edits: list[tuple[int, int]], e
         decoded = decode(bytes(data), LIMITS, min_side=16)
     except Unindexable as error:
         assert error.reason in {
-            "not-an-image", "corrupt-image", "too-many-pixels", "missing-codec",
+            "not-an-image",
+            "corrupt-image",
+            "too-many-pixels",
+            "missing-codec",
         }
     else:
         assert decoded.image.mode == "RGB"
@@ -416,7 +431,12 @@ def test_crop_of_nothing_is_refused(box: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("original", "expected"),
-    [((1600, 1200), (256, 192)), ((300, 900), (85, 256)), ((60, 40), (60, 40)), ((1, 2000), (1, 256))],
+    [
+        ((1600, 1200), (256, 192)),
+        ((300, 900), (85, 256)),
+        ((60, 40), (60, 40)),
+        ((1, 2000), (1, 256)),
+    ],
 )
 def test_thumbnail(original: tuple[int, int], expected: tuple[int, int]) -> None:
     decoded = decode(encode(quadrants(*original), "PNG"), LIMITS)

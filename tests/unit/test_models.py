@@ -94,6 +94,7 @@ def test_graph_without_its_file_is_rebuilt(folder: Path) -> None:
         {"encoder": "resnet50"},
         {"file": "../other.onnx"},
         {"surprise": 1},
+        {"file": 7},
     ],
 )
 def test_foreign_manifest_is_refused(folder: Path, change: dict[str, object]) -> None:

@@ -42,7 +42,7 @@ def test_embeddings_have_unit_length(name: str, maps: np.ndarray) -> None:
 
 
 def test_border_saliency_by_hand() -> None:
-    """Border cells all (1, 0); the middle is (0, 1), at right angles, so d = 1 there and 0 elsewhere."""
+    """Border cells all (1, 0); the middle is at right angles to them: d = 1 there, 0 elsewhere."""
     maps = np.zeros((1, 2, 3, 3), dtype=np.float32)
     maps[0, 0] = 1
     maps[0, :, 1, 1] = [0, 2]
