@@ -151,18 +151,18 @@ def call_of(operation: str, parameters: dict[str, Any]) -> list[tuple[str, str]]
 
 def record_presigned(s3: Any, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who opens a presigned URL acts with the role of the function that signed it."""
-    sign_url, sign_post = s3.generate_presigned_url, s3.generate_presigned_post
+    sign_url, sign_post = SignedRequests.url, s3.generate_presigned_post
 
-    def url(method: str, Params: dict[str, Any], **options: Any) -> Any:
-        assert method == "get_object"
-        cloud.calls += call_of("GetObject", Params)
-        return sign_url(method, Params=Params, **options)
+    def url(self: Any, path: str, expires_s: int) -> str:
+        bucket, _, key = path.lstrip("/").partition("/")
+        cloud.calls += call_of("GetObject", {"Bucket": bucket, "Key": key})
+        return sign_url(self, path, expires_s)
 
     def post(Bucket: str, Key: str, **options: Any) -> Any:
         cloud.calls += call_of("PutObject", {"Bucket": Bucket, "Key": Key})
         return sign_post(Bucket=Bucket, Key=Key, **options)
 
-    monkeypatch.setattr(s3, "generate_presigned_url", url)
+    monkeypatch.setattr(SignedRequests, "url", url)
     monkeypatch.setattr(s3, "generate_presigned_post", post)
 
 

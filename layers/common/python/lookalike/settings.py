@@ -14,6 +14,9 @@ from typing import Any
 
 PREFIX = "LOOKALIKE_"
 
+# Annotations are text here (PEP 563).
+_TYPES: dict[Any, type] = {"str": str, "int": int, "float": float}
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -54,7 +57,7 @@ class Settings:
     max_document_bytes: int = 262_144
     """Largest ``product.json``, in bytes."""
     refresh_s: float = 0.5
-    """Seconds after which a query looks for new segments."""
+    """Seconds after which a query asks again for new segments and for its generation."""
     url_expires_s: int = 3600
     """Seconds for which image URLs in answers open."""
     search_retention_days: int = 90
@@ -78,9 +81,9 @@ class Settings:
             text = source.get(name)
             if text is None or text == "":
                 continue
+            kind = _TYPES[item.type]
             try:
-                values[item.name] = type(item.default)(text)
+                values[item.name] = kind(text)
             except ValueError:
-                kind = type(item.default).__name__
-                raise ValueError(f"{name}={text!r} is not of type {kind}") from None
+                raise ValueError(f"{name}={text!r} is not of type {kind.__name__}") from None
         return cls(**values)

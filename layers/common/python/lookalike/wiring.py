@@ -99,6 +99,7 @@ def build_services(settings: Settings, stores: Stores, ids: Ids) -> Services:
         encoder_of,
         limits,
         settings.url_expires_s,
+        settings.refresh_s,
         pool,
         clock,
         ids,

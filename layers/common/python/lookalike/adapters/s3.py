@@ -117,10 +117,7 @@ class S3ObjectStore:
 
     def url(self, key: str, expires_s: int) -> str:
         """See `lookalike.core.ports.ObjectStore`."""
-        url: str = self._s3.generate_presigned_url(
-            "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=expires_s
-        )
-        return url
+        return self._signed.url(self._path(key), expires_s)
 
     def upload_form(self, key: str, max_bytes: int, expires_s: int) -> tuple[str, dict[str, str]]:
         """See `lookalike.core.ports.ObjectStore`."""

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import urllib3
-from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from lookalike.adapters.aws import client, credentials
@@ -47,6 +47,14 @@ class SignedRequests:
         self._region = meta.region_name
         self._endpoint = meta.endpoint_url.rstrip("/")
         self._host = urlsplit(self._endpoint).netloc
+
+    def url(self, path: str, expires_s: int) -> str:
+        """A presigned URL of an S3 object."""
+        request: Any = AWSRequest("GET", self._endpoint + quote(path, safe="/~"))
+        signer = S3SigV4QueryAuth(credentials(), self._service, self._region, expires=expires_s)
+        signer.add_auth(request)
+        url: str = request.url
+        return url
 
     def send(
         self,

@@ -85,7 +85,8 @@ class ExactIndex:
         """The (dim,) embedding of one version of one view, if it has been taken in."""
         for row in self._rows_of.get(key, ()):
             if self._versions[row] == version:
-                return self._embeddings[row]
+                embedding: Float32 = self._embeddings[row]
+                return embedding
         return None
 
     def select(self, accepts: Callable[[dict[str, AttributeValue]], bool]) -> Sequence[int]:

@@ -124,8 +124,10 @@ class Query:
         Bounds on a query image.
     url_expires_s
         Seconds for which image URLs open.
+    refresh_s
+        Seconds after which a catalogue's generation is asked for again.
     pool
-        Runs the log's write beside the rest.
+        Runs the index's refresh and the log's write beside the rest.
     clock, ids
         Epoch seconds; a new query id.
     """
@@ -137,6 +139,7 @@ class Query:
         encoder_of: Callable[[str], Encoder],
         limits: ImageLimits,
         url_expires_s: int,
+        refresh_s: float,
         pool: Executor,
         clock: Clock,
         ids: Ids,
@@ -146,9 +149,11 @@ class Query:
         self._encoder_of = encoder_of
         self._limits = limits
         self._url_expires_s = url_expires_s
+        self._refresh_s = refresh_s
         self._pool = pool
         self._clock = clock
         self._ids = ids
+        self._generations: dict[str, tuple[Generation, float]] = {}
 
     def search(self, request: SearchRequest) -> SearchResponse:
         """Find the products that look like the inputs.
@@ -168,10 +173,13 @@ class Query:
         query_id = self._ids()
         watch = _Stopwatch()
         start = time.perf_counter()
-        with watch.stage("index"):
+        with watch.stage("generation"):
             generation = self.generation(request.catalogue)
-            index = self._live_index.get(generation)
-        query = self._query_embedding(request, generation, index, watch)
+        # New segments are read while the photo is decoded and encoded.
+        refreshed = self._pool.submit(self._live_index.get, generation)
+        query = self._query_embedding(request, generation, refreshed, watch)
+        with watch.stage("index"):
+            index = refreshed.result()
         found = self._rank(request, query, index, watch)
         watch.took_ms["total"] = round((time.perf_counter() - start) * 1000, 3)
         logged = self._pool.submit(
@@ -195,7 +203,10 @@ class Query:
 
     def generation(self, catalogue: str) -> Generation:
         """The catalogue's generation; raises `NotFound` naming the catalogues that exist."""
-        generation = self._stores.generations.current(catalogue)
+        at = self._clock()
+        generation, asked_at = self._generations.get(catalogue, (None, 0.0))
+        if generation is None or at - asked_at >= self._refresh_s:
+            generation = self._stores.generations.current(catalogue)
         if generation is None:
             known = ", ".join(item.catalogue for item in self._stores.generations.catalogues())
             raise NotFound(
@@ -203,10 +214,15 @@ class Query:
                 + (f"there are: {known}." if known else "nothing has been uploaded yet."),
                 parameter="catalogue",
             )
+        self._generations[catalogue] = (generation, at)
         return generation
 
     def _query_embedding(
-        self, request: SearchRequest, generation: Generation, index: ExactIndex, watch: _Stopwatch
+        self,
+        request: SearchRequest,
+        generation: Generation,
+        refreshed: Future[ExactIndex],
+        watch: _Stopwatch,
     ) -> Float32:
         """(dim,) float32, L2-normalised.
 
@@ -218,7 +234,9 @@ class Query:
         for item in request.inputs:
             if item.product_id is not None:
                 with watch.stage("product"):
-                    embedding = self._stored(request.catalogue, item.product_id, generation, index)
+                    embedding = self._stored(
+                        request.catalogue, item.product_id, generation, refreshed
+                    )
                 query += item.weight * embedding
             else:
                 with watch.stage("decode"):
@@ -232,7 +250,7 @@ class Query:
         if request.not_like:
             with watch.stage("product"):
                 unwanted = [
-                    self._stored(request.catalogue, product_id, generation, index)
+                    self._stored(request.catalogue, product_id, generation, refreshed)
                     for product_id in request.not_like
                 ]
             norm = float(np.linalg.norm(query)) or 1.0
@@ -261,14 +279,14 @@ class Query:
         return preprocess([decoded.image], encoder.record)
 
     def _stored(
-        self, catalogue: str, product_id: str, generation: Generation, index: ExactIndex
+        self, catalogue: str, product_id: str, generation: Generation, refreshed: Future[ExactIndex]
     ) -> Float32:
         """Mean of the embeddings of a product's live views, L2-normalised: (dim,) float32."""
         id_ = (catalogue, product_id)
         product = self._stores.products.get_many([id_]).get(id_)
         if product is None or not product.views:
             raise NotFound(f"There is no product “{product_id}”.", parameter="product_id")
-        views = product.views.values()
+        index, views = refreshed.result(), product.views.values()
         found = [index.embedding(view.key, view.version) for view in views]
         if any(embedding is None for embedding in found):
             index = self._live_index.get(generation, now=True)
