@@ -51,9 +51,7 @@ def test_mean_average_precision_is_the_mean_over_queries() -> None:
 
 
 @given(st.lists(st.booleans(), max_size=30), st.integers(1, 40), st.integers(0, 30))
-def test_average_precision_matches_its_definition(
-    ranked: list[bool], k: int, unseen: int
-) -> None:
+def test_average_precision_matches_its_definition(ranked: list[bool], k: int, unseen: int) -> None:
     total = sum(ranked) + unseen
     if total == 0:
         return

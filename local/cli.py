@@ -1,0 +1,75 @@
+"""The ``lookalike`` command: names its subcommands and loads only the one that runs."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from local.commands import exits
+
+COMMANDS = {
+    "up": "local.commands.up:up",
+    "upload": "local.commands.upload:upload",
+    "search": "local.commands.search:search",
+    "status": "local.commands.status:status",
+    "failures": "local.commands.failures:failures",
+    "sweep": "local.commands.functions:sweep",
+    "model": "local.commands.model:model",
+    "eval": "local.commands.evaluate:evaluate",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for, in the order of `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        path = COMMANDS.get(cmd_name)
+        if path is None:
+            return None
+        module, _, name = path.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error raised on purpose becomes a line and an exit code."""
+        from lookalike.core.errors import LookalikeError, Retry
+
+        try:
+            return super().invoke(ctx)
+        except Retry as error:
+            raise exits.Unreachable(str(error)) from error
+        except LookalikeError as error:
+            raise exits.WrongUse(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            raise click.exceptions.Exit(exits.INTERRUPTED) from None
+
+
+_EXIT_CODES = "; ".join(f"{code}: {meaning}" for code, meaning in exits.MEANINGS.items())
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=f"Exit codes: {_EXIT_CODES}.",
+)
+@click.version_option(package_name="lookalike", message="lookalike %(version)s")
+def cli() -> None:
+    """Visual product search that lives in a bucket.
+
+    Start with `lookalike up`. The other commands find the Lookalike that runs on this machine
+    through its state folder (--data-dir, else .lookalike/ here), else one elsewhere through
+    AWS_ENDPOINT_URL and LOOKALIKE_API_URL.
+    """
+
+
+def main() -> None:
+    """Entry point of the ``lookalike`` script."""
+    cli()

@@ -1,0 +1,152 @@
+"""What S3 enforces on presigned requests and moto does not: expiry, and a form's policy."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs
+from xml.sax.saxutils import escape
+
+from werkzeug.formparser import parse_form_data
+
+Environ = dict[str, Any]
+
+_UNCHECKED_FIELDS = frozenset({"policy", "file", "x-amz-signature", "awsaccesskeyid", "signature"})
+
+
+class Refusal(Exception):
+    """The request must be answered with an S3 error.
+
+    Parameters
+    ----------
+    status
+        HTTP status.
+    code
+        S3's error code.
+    message
+        What is wrong.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+    def body(self) -> bytes:
+        """The XML document S3 answers with."""
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>\n'
+            f"<Error><Code>{self.code}</Code><Message>{escape(self.message)}</Message></Error>"
+        ).encode()
+
+
+def check_request(environ: Environ, now: datetime) -> None:
+    """Refuse a presigned request that has expired or breaks its policy.
+
+    Raises
+    ------
+    Refusal
+        403 ``AccessDenied``; 400 ``EntityTooLarge``, ``EntityTooSmall`` and others of S3's.
+    """
+    _check_expiry(parse_qs(environ.get("QUERY_STRING", "")), now)
+    content_type = environ.get("CONTENT_TYPE", "")
+    is_form = content_type.lower().startswith("multipart/form-data")
+    if environ["REQUEST_METHOD"] == "POST" and is_form:
+        _check_form(environ, now)
+
+
+def _check_expiry(query: Mapping[str, list[str]], now: datetime) -> None:
+    """Signature version 4 names a start and a duration, version 2 an end in Unix seconds."""
+    try:
+        if "X-Amz-Expires" in query and "X-Amz-Date" in query:
+            start = datetime.strptime(query["X-Amz-Date"][0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            expires = start + timedelta(seconds=int(query["X-Amz-Expires"][0]))
+        elif "Expires" in query and "Signature" in query:
+            expires = datetime.fromtimestamp(int(query["Expires"][0]), UTC)
+        else:
+            return
+    except (ValueError, OverflowError):
+        raise Refusal(
+            403, "AccessDenied", "The presigned request's dates cannot be read."
+        ) from None
+    if now > expires:
+        raise Refusal(403, "AccessDenied", "Request has expired")
+
+
+def _check_form(environ: Environ, now: datetime) -> None:
+    body: bytes = environ["wsgi.input"].read()
+    environ["wsgi.input"] = io.BytesIO(body)
+    _, form, files = parse_form_data(
+        {**environ, "wsgi.input": io.BytesIO(body)}, max_form_memory_size=len(body)
+    )
+    fields = {name.lower(): value for name, value in form.items()}
+    if "policy" not in fields:
+        return  # an anonymous form, which moto judges by the bucket's own permissions
+    uploaded = files.get("file")
+    if uploaded is None and "file" not in fields:
+        raise Refusal(400, "InvalidArgument", "POST requires exactly one file upload per request.")
+    size = len(uploaded.read()) if uploaded else len(fields["file"].encode())
+    for file in files.values():
+        file.close()
+    fields["bucket"] = environ["PATH_INFO"].strip("/").split("/")[0]
+    _check_policy(_policy(fields["policy"]), fields, size, now)
+
+
+def _policy(text: str) -> dict[str, Any]:
+    try:
+        policy = json.loads(base64.b64decode(text, validate=True))
+        _ = policy["expiration"], policy["conditions"]
+    except (binascii.Error, ValueError, TypeError, KeyError):
+        raise Refusal(400, "InvalidPolicyDocument", "Invalid Policy: it cannot be read.") from None
+    return dict(policy)
+
+
+def _check_policy(
+    policy: Mapping[str, Any], fields: Mapping[str, str], size: int, now: datetime
+) -> None:
+    """Check all conditions.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
+    """
+    if now > datetime.fromisoformat(policy["expiration"].replace("Z", "+00:00")):
+        raise Refusal(403, "AccessDenied", "Invalid according to Policy: Policy expired.")
+    allowed = {"bucket"}
+    for condition in policy["conditions"]:
+        if isinstance(condition, dict):
+            condition = ["eq", *next(iter(condition.items()))]
+        operator, *operands = condition
+        if operator == "content-length-range":
+            _check_size(size, int(operands[0]), int(operands[1]))
+            continue
+        name, wanted = str(operands[0]).removeprefix("$").lower(), str(operands[1])
+        value = fields.get(name, "")
+        matches = {"eq": value == wanted, "starts-with": value.startswith(wanted)}
+        if not matches.get(operator, False):
+            raise Refusal(
+                403,
+                "AccessDenied",
+                f"Invalid according to Policy: Policy Condition failed: {condition}",
+            )
+        allowed.add(name)
+    for name in fields.keys() - _UNCHECKED_FIELDS - allowed:
+        if not name.startswith("x-ignore-"):
+            raise Refusal(
+                403, "AccessDenied", f"Invalid according to Policy: Extra input fields: {name}"
+            )
+
+
+def _check_size(size: int, smallest: int, largest: int) -> None:
+    if size < smallest:
+        raise Refusal(
+            400, "EntityTooSmall", "Your proposed upload is smaller than the minimum allowed size"
+        )
+    if size > largest:
+        raise Refusal(
+            400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed size"
+        )

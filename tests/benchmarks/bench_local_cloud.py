@@ -1,0 +1,106 @@
+"""What a user of a running local cloud waits for.
+
+    lookalike up --no-dashboard --no-sample --data-dir D       in another terminal
+    python tests/benchmarks/bench_local_cloud.py freshness FOLDER --data-dir D
+    python tests/benchmarks/bench_local_cloud.py cold PHOTO --data-dir D
+
+freshness: photos one after another into an idle system; for each the time from the PUT's answer until a search with
+the same photo finds it. cold: the query function's processes are killed, then one search is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import statistics
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import boto3
+import urllib3
+
+from local.control import status
+from local.state import State, find_running
+
+HTTP = urllib3.PoolManager(retries=False)
+
+
+def search(state: State, catalogue: str, photo: bytes) -> list[dict[str, Any]]:
+    answer = HTTP.request(
+        "POST",
+        f"{state.api_url}/search?catalogue={catalogue}&k=1",
+        body=photo,
+        headers={"Content-Type": "image/jpeg"},
+    )
+    return list(answer.json()["results"]) if answer.status == 200 else []
+
+
+def freshness(state: State, folder: Path, count: int) -> None:
+    catalogue = f"fresh-{uuid.uuid4().hex[:6]}"
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=state.aws_url,
+        region_name="us-east-1",
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+    )
+    waits = []
+    for number, file in enumerate(sorted(folder.glob("*.jpg"))[:count]):
+        body = file.read_bytes()
+        s3.put_object(Bucket="lookalike-images", Key=f"{catalogue}/p{number}.jpg", Body=body)
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < 30:
+            results = search(state, catalogue, body)
+            if results and results[0]["score"] > 0.999:
+                break
+            time.sleep(0.02)
+        waits.append(time.perf_counter() - begun)
+        time.sleep(0.3)  # idle again
+    waits.sort()
+    print(f"upload → found, {len(waits)} photos: p50 {statistics.median(waits):.2f} s, ", end="")
+    print(f"p95 {waits[int(len(waits) * 0.95)]:.2f} s, worst {waits[-1]:.2f} s")
+
+
+def cold(state: State, photo: Path, rounds: int) -> None:
+    body, times = photo.read_bytes(), []
+    catalogue = "default"
+    search(state, catalogue, body)
+    for _ in range(rounds):
+        for pid in query_pids(state):
+            os.kill(pid, signal.SIGKILL)
+        while query_pids(state):
+            time.sleep(0.05)
+        begun = time.perf_counter()
+        assert search(state, catalogue, body)
+        times.append(time.perf_counter() - begun)
+    print(
+        f"query function, cold start to answer: median {statistics.median(times):.2f} s, ", end=""
+    )
+    print(f"worst {max(times):.2f} s of {rounds}")
+
+
+def query_pids(state: State) -> list[int]:
+    return list(status(state)["functions"]["APIHandler"]["pids"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["freshness", "cold"])
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--data-dir", type=Path, default=Path(".lookalike"))
+    parser.add_argument("--count", type=int, default=30)
+    arguments = parser.parse_args()
+    state = find_running(arguments.data_dir)
+    if state is None:
+        raise SystemExit("no local cloud runs on that folder")
+    if arguments.what == "freshness":
+        freshness(state, arguments.path, arguments.count)
+    else:
+        cold(state, arguments.path, 7)
+
+
+if __name__ == "__main__":
+    main()
