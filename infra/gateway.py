@@ -48,6 +48,9 @@ GATEWAY_RESPONSES: dict[str, tuple[int, str, str, str]] = {
     "QUOTA_EXCEEDED": (429, "throttled", "Too many requests", "The quota is used up."),
     "INTEGRATION_FAILURE": (503, "unavailable", "Unavailable", "Try again in a second."),
     "INTEGRATION_TIMEOUT": (504, "timeout", "Timeout", "The function did not answer in time."),
+    # Whatever else the gateway answers by itself; a function that crashed is one.
+    "DEFAULT_4XX": (400, "bad-request", "Bad request", "The gateway refused the request."),
+    "DEFAULT_5XX": (502, "failed", "Failed", "The function did not finish. Try again."),
 }
 
 

@@ -1,8 +1,8 @@
 """The process that plays AWS: HTTP in front of ``DurableMoto``: ``python -m local.moto_server``.
 
-aiohttp parses and one thread calls moto. Against werkzeug, waitress and cheroot it was as fast
-alone and the fastest under parallel PUTs, keeps the underscores in metadata names that waitress and
-cheroot drop, and lets long polls wait without a thread each.
+aiohttp parses and one thread calls moto. Beside werkzeug, waitress and cheroot it was the fastest
+under parallel PUTs and in the middle for one client alone (docs/benchmarks.md); it is here anyway
+for the HTTP front, and lets long polls wait without a thread each.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ def evaluate(
 
     precision@k is the share of the first k results that are relevant. mAP@k is the mean over
     queries of AP@k = 1/min(k, R) · Σ precision@i over the ranks i ≤ k that hold a relevant
-    result, where R is the number of relevant products in the catalogue. Latencies are seen from
+    result, where R is the number of relevant products in the catalogue; “of found” divides by the
+    number of relevant results among the first k instead. Latencies are seen from
     here, and by stage from the API's own account.
     """
     from local.commands.api import Api
@@ -196,6 +197,7 @@ def _quality(answered: Sequence[Answered], k: int) -> dict[str, float]:
         "precision_at_1": float(np.mean([precision_at_k(item, 1) for item, _ in judged])),
         "precision_at_k": float(np.mean([precision_at_k(item, k) for item, _ in judged])),
         "map_at_k": mean_average_precision_at_k(judged, k),
+        "map_at_k_of_found": mean_average_precision_at_k([(item, None) for item, _ in judged], k),
     }
 
 
@@ -219,14 +221,19 @@ def _show(result: Mapping[str, Any]) -> None:
     k = result["k"]
     rows = [*result["categories"].items(), ("all", result["all"])]
     print_table(
-        ("Category", ">Queries", ">P@1", f">P@{k}", f">mAP@{k}"),
+        ("Category", ">Queries", ">P@1", f">P@{k}", f">mAP@{k}", ">of found"),
         (
             (
                 name,
                 item["queries"],
                 *(
                     f"{100 * item[metric]:.1f} %"
-                    for metric in ("precision_at_1", "precision_at_k", "map_at_k")
+                    for metric in (
+                        "precision_at_1",
+                        "precision_at_k",
+                        "map_at_k",
+                        "map_at_k_of_found",
+                    )
                 ),
             )
             for name, item in rows

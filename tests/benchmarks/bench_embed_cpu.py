@@ -1,9 +1,10 @@
-"""CPU of the embed function per image against JPEG decode and a bare ONNX session on the same images.
+"""CPU of the embed function per image against JPEG decode and a bare ONNX session on the same.
 
     python tests/benchmarks/bench_embed_cpu.py FOLDER [--images 300] [--batch 10]
 
-The function's work runs in this process against moto in another; CPU is this process's own, all threads. The three
-variants take turns batch by batch, so that a change of the machine's speed meets them all.
+The function's work runs in this process against moto in another; CPU is this process's own, all
+threads. The three variants take turns batch by batch, so that a change of the machine's speed meets
+them all.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from PIL import Image
 from lookalike.core.encoder import Encoder, preprocess
 from lookalike.core.encoders import DEFAULT_ENCODER, ENCODERS, EncoderRecord, encoder_record
 from lookalike.core.images import ImageLimits, decode, thumbnail_webp
+from lookalike.core.metrics import mean_average_precision_at_k
 from lookalike.core.pooling import POOLINGS, border_saliency, pool
 from lookalike.modelbuild import ensure_model
 from lookalike.models import default_model_dir
@@ -136,12 +137,11 @@ def retrieval(
     wanted: np.ndarray[Any, Any],
     categories: np.ndarray[Any, Any],
 ) -> tuple[float, float, float]:
-    """(precision@1, precision@10, mAP@10); AP@10 = Σ P@i·rel(i) / relevant among the ten."""
+    """(precision@1, precision@10, mAP@10 of the found), as ``lookalike eval`` defines them."""
     ranked = np.argsort(-(queries @ catalogue.T), axis=1)[:, :K]
     relevant = categories[ranked] == wanted[:, None]
-    precision = relevant.cumsum(axis=1) / np.arange(1, K + 1)
-    average = (precision * relevant).sum(axis=1) / np.maximum(relevant.sum(axis=1), 1)
-    return float(relevant[:, 0].mean()), float(relevant.mean()), float(average.mean())
+    average = mean_average_precision_at_k([(row, None) for row in relevant], K)
+    return float(relevant[:, 0].mean()), float(relevant.mean()), average
 
 
 def measure_draft(record: EncoderRecord, folder: Path, count: int) -> None:

@@ -4,8 +4,9 @@
     python tests/benchmarks/bench_local_cloud.py freshness FOLDER --data-dir D
     python tests/benchmarks/bench_local_cloud.py cold PHOTO --data-dir D
 
-freshness: photos one after another into an idle system; for each the time from the PUT's answer until a search with
-the same photo finds it. cold: the query function's processes are killed, then one search is timed.
+freshness: photos one after another into an idle system; for each the time from the PUT's answer
+until a search with the same photo finds it. cold: the query function's processes are killed, then
+one search is timed.
 """
 
 from __future__ import annotations

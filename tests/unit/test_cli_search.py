@@ -226,12 +226,14 @@ def test_eval(api: FakeApi, tmp_path: Path) -> None:
         "precision_at_1": 0.0,
         "precision_at_k": 0.5,
         "map_at_k": 0.25,
+        "map_at_k_of_found": 0.5,
     }
     assert found["all"] == {
         "queries": 2,
         "precision_at_1": 0.5,
         "precision_at_k": 0.5,
         "map_at_k": 0.625,
+        "map_at_k_of_found": 0.75,
     }
     assert found["queries_without_relevant_products"] == 1
     assert found["latency_ms"]["stages"]["encode"] == {"p50": 20.0, "p95": 20.0}

@@ -93,3 +93,9 @@ def test_judgements_that_cannot_be_are_refused() -> None:
         precision_at_k(np.zeros((2, 2), dtype=bool), 1)
     with pytest.raises(ValueError, match="no queries"):
         mean_average_precision_at_k([], 5)
+
+
+def test_with_unknown_total_the_found_ones_are_the_divisor():
+    # P@1 = 1 and P@3 = 2/3, two found.
+    assert average_precision_at_k([True, False, True], 3, None) == pytest.approx((1 + 2 / 3) / 2)
+    assert average_precision_at_k([False, False], 3, None) == 0

@@ -36,7 +36,8 @@ Record = TypeVar("Record")
 
 _BATCH_GET_LIMIT = 100  # DynamoDB's
 _BATCH_GET_ROUNDS = 6
-_SEARCH_SHARDS = 8  # write heat of the search log is spread over so many partitions an hour
+_RECENT_HOURS = 24
+_SEARCH_SHARDS = 4  # write heat of the search log is spread over so many partitions an hour
 
 
 def _text(value: str) -> dict[str, str]:
@@ -372,7 +373,7 @@ class DynamoSearchLog:
     def recent(self, limit: int, now: float) -> list[SearchRecord]:
         """See `lookalike.core.ports.SearchLog`."""
         found: list[SearchRecord] = []
-        for hours_back in range(48):
+        for hours_back in range(_RECENT_HOURS):
             hour = _hour(now - hours_back * 3600)
             for shard in range(_SEARCH_SHARDS):
                 items, _ = self._table.page(

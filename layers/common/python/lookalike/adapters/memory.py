@@ -239,7 +239,7 @@ class MemorySearchLog:
     def recent(self, limit: int, now: float) -> list[SearchRecord]:
         """See `lookalike.core.ports.SearchLog`."""
         newest = sorted(self._records.values(), key=lambda item: item.query_id, reverse=True)
-        return [item for item in newest if item.at > now - 48 * 3600][:limit]
+        return [item for item in newest if item.at > now - 24 * 3600][:limit]
 
 
 class MemoryQueue:

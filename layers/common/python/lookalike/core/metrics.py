@@ -72,10 +72,12 @@ def recall_at_k(relevant: ArrayLike, k: int, total_relevant: int) -> float:
     return float(first.sum()) / total_relevant
 
 
-def average_precision_at_k(relevant: ArrayLike, k: int, total_relevant: int) -> float:
+def average_precision_at_k(relevant: ArrayLike, k: int, total_relevant: int | None) -> float:
     """Average precision of the first k results: AP@k = (1/min(k, R)) Σ_{i≤k} P@i · rel(i).
 
-    It is 1 exactly when the first min(k, R) results are all relevant.
+    It is 1 exactly when the first min(k, R) results are all relevant. With R unknown the divisor is
+    the number of relevant results among the first k, and the value says only how early those that
+    were found came (0 if none was): always at least the AP@k of a known R.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ def average_precision_at_k(relevant: ArrayLike, k: int, total_relevant: int) -> 
     k
         Cut-off, at least 1.
     total_relevant
-        R, how many relevant items there are in the whole collection.
+        R, how many relevant items there are in the whole collection; None if unknown.
 
     Returns
     -------
@@ -97,13 +99,17 @@ def average_precision_at_k(relevant: ArrayLike, k: int, total_relevant: int) -> 
         ``k`` or R is less than 1, or there are more relevant results than R.
     """
     first = _first(relevant, k)
-    _check_total(first, total_relevant)
+    if total_relevant is None:
+        divisor = max(int(first.sum()), 1)
+    else:
+        _check_total(first, total_relevant)
+        divisor = min(k, total_relevant)
     precision = np.cumsum(first) / np.arange(1, len(first) + 1)
-    return float(precision[first].sum()) / min(k, total_relevant)
+    return float(precision[first].sum()) / divisor
 
 
 def mean_average_precision_at_k(
-    queries: Iterable[tuple[ArrayLike, int]],
+    queries: Iterable[tuple[ArrayLike, int | None]],
     k: int,
 ) -> float:
     """Mean of AP@k over queries: mAP@k = (1/Q) Σ_q AP@k(q).

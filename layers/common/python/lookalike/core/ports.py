@@ -139,7 +139,7 @@ class SearchLog(Protocol):
         """One search by its id."""
 
     def recent(self, limit: int, now: float) -> list[SearchRecord]:
-        """The newest searches at epoch second ``now``, newest first, at most 48 hours back."""
+        """The newest searches at epoch second ``now``, newest first, at most 24 hours back."""
 
 
 class Queue(Protocol):

@@ -74,13 +74,13 @@ def decide(product: Product, seen: Mapping[str, Observation], now: float) -> Pro
     seen
         Observations by object key; keys ending in ``/product.json`` are the product's document.
     now
-        Epoch seconds, for views that become searchable.
+        Epoch seconds, for the record's ``updated_at``.
 
     Returns
     -------
     Product
         ``product`` itself when nothing changes. Views whose row must be written (see `stale_views`)
-        have an empty ``segment``.
+        have an empty ``segment``; those that are new have no ``searchable_at`` yet.
     """
     views = dict(product.views)
     document = product.document
@@ -108,7 +108,7 @@ def decide(product: Product, seen: Mapping[str, Observation], now: float) -> Pro
                     height=height,
                     thumbnail=thumbnail,
                     last_modified=last_modified,
-                    searchable_at=now,
+                    searchable_at=0.0,
                     attributes=attributes,
                 )
     if views == product.views and document == product.document:

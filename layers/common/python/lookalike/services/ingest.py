@@ -298,11 +298,13 @@ class Ingest:
             )
             for number, row in enumerate(scope_rows):
                 place[row.key, row.version] = (digest, number)
+        now = self._clock()
         for product_id, after in state.after.items():
             views = dict(after.views)
             for view in stale_views(after):
                 digest, number = place[view.key, view.version]
-                views[view.key] = replace(view, segment=digest, row=number)
+                at = view.searchable_at or now
+                views[view.key] = replace(view, segment=digest, row=number, searchable_at=at)
             state.after[product_id] = replace(after, views=views)
 
     def _put_thumbnail(self, item: tuple[str, bytes]) -> None:
