@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,3 +82,20 @@ def ids() -> Callable[[], str]:
     """Query ids in order, of a ULID's form."""
     numbers = itertools.count(1)
     return lambda: f"{next(numbers):026d}"
+
+
+def wait_for(probe: Callable[[], Any], within_s: float = 20) -> Any:
+    """Ask until the answer is true; the last answer is in the error."""
+    deadline = time.monotonic() + within_s
+    while True:
+        answer = probe()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {within_s} s: {answer!r}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def eventually():
+    """Wait until a probe's answer is true, and give it."""
+    return wait_for

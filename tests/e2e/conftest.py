@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,23 +63,6 @@ class Running:
         )
 
 
-def wait_for(probe: Callable[[], Any], within_s: float = 20) -> Any:
-    """Ask until the answer is true; the last answer is in the error."""
-    deadline = time.monotonic() + within_s
-    while True:
-        answer = probe()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"not within {within_s} s: {answer!r}"
-        time.sleep(0.05)
-
-
-@pytest.fixture
-def eventually():
-    """Wait until a probe's answer is true, and give it."""
-    return wait_for
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -90,7 +71,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def cloud(tmp_path_factory):
+def cloud(tmp_path_factory, eventually):
     folder = tmp_path_factory.mktemp("cloud")
     ports = {"--api-port": free_port(), "--aws-port": free_port()}
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
@@ -110,7 +91,7 @@ def cloud(tmp_path_factory):
     aws = f"http://127.0.0.1:{ports['--aws-port']}"
     running = Running(api, aws, folder / ".lookalike", environment, process)
     try:
-        wait_for(lambda: answers(running), START_S)
+        eventually(lambda: answers(running), START_S)
         yield running
     finally:
         process.send_signal(signal.SIGINT)

@@ -56,14 +56,14 @@ def upload(system: Services, files: dict[str, bytes], **metadata: str) -> None:
     assert system.ingest.reconcile(list(files)) == {}
 
 
-def test_an_uploaded_photo_is_found_by_itself_first(system, photo):
+def test_an_uploaded_photo_is_found_by_itself_first(system, photo, eventually):
     upload(system, {f"shop/p{seed}.jpg": photo(seed) for seed in range(6)})
     for seed in range(6):
         response = system.query.search(SearchRequest("shop", (QueryInput(image=photo(seed)),), k=3))
         assert response.results[0].product_id == f"p{seed}"
         assert response.results[0].score == pytest.approx(1, abs=1e-3)
         assert len(response.results) == 3
-        logged = system.stores.log.get(response.query_id)
+        logged = eventually(partial(system.stores.log.get, response.query_id))
         assert [item[0] for item in logged.results] == [r.product_id for r in response.results]
 
 
@@ -356,3 +356,22 @@ def test_two_functions_that_index_the_same_keys_at_once_agree(build, fresh_store
     assert len(systems[0].catalogue.product("shop", "boot").views) == 6
     assert search(systems[0], photo(4)) == ["boot"]
     assert stores.counts.get("shop").views == 6
+
+
+def test_a_search_whose_log_entry_fails_is_answered_and_named(
+    build, memory_stores, photo, caplog, eventually
+):
+    system = build(memory_stores)
+    upload(system, {"shop/a.jpg": photo(0)})
+
+    def throttled(record) -> None:
+        raise Unavailable("throttled")
+
+    memory_stores.log.write = throttled
+    with caplog.at_level("INFO", logger="lookalike"):
+        response = system.query.search(SearchRequest("shop", (QueryInput(image=photo(0)),)))
+        eventually(lambda: any(item.levelname == "ERROR" for item in caplog.records))
+    assert response.results[0].product_id == "a"
+    assert response.query_id in caplog.text and "throttled" in caplog.text
+    (kept,) = (item.search for item in caplog.records if hasattr(item, "search"))
+    assert kept["results"][0][0] == "a"

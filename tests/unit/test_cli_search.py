@@ -240,7 +240,7 @@ def test_eval(api: FakeApi, tmp_path: Path) -> None:
     assert {request[3] for request in api.requests} == {b"q1", b"q2"}
     table = CliRunner().invoke(cli, ["eval", "manifest.csv", "-k", "2", "--parallel", "2"])
     assert table.exit_code == 0, table.output
-    assert ["all", "2", "50.0", "%", "50.0", "%", "62.5", "%"] in [
+    assert ["all", "2", "50.0", "%", "50.0", "%", "62.5", "%", "75.0", "%"] in [
         line.split() for line in table.output.splitlines()
     ]
 

@@ -6,14 +6,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from lookalike.core.encoder import Encoder, preprocess
-from lookalike.core.errors import InvalidRequest, LookalikeError, NotFound
+from lookalike.core.errors import InvalidRequest, NotFound
 from lookalike.core.filters import Filter
 from lookalike.core.images import ImageLimits, crop, decode
 from lookalike.core.index import Candidate, ExactIndex
@@ -31,7 +31,6 @@ MAX_INPUTS = 16
 NOT_LIKE_WEIGHT = (
     0.5  # Rocchio's γ: how far the query moves away from the mean of what it is not like
 )
-_LOG_PATIENCE_S = 0.05
 
 Box = tuple[float, float, float, float]
 
@@ -182,15 +181,12 @@ class Query:
             index = refreshed.result()
         found = self._rank(request, query, index, watch)
         watch.took_ms["total"] = round((time.perf_counter() - start) * 1000, 3)
-        logged = self._pool.submit(
-            self._stores.log.write, self._record(query_id, request, generation, found, watch)
-        )
+        self._log(self._record(query_id, request, generation, found, watch))
         with watch.stage("urls"):
             results = [
                 self._result(rank, product, view, score)
                 for rank, (product, view, score) in enumerate(found, 1)
             ]
-        self._settle(logged, query_id, request)
         watch.took_ms["total"] = round((time.perf_counter() - start) * 1000, 3)
         return SearchResponse(
             query_id,
@@ -337,9 +333,9 @@ class Query:
             if product_id in excluded or product_id in found:
                 continue
             if id_ not in records:
-                # As many more as are still wanted, and a few in case some of them are dead.
+                # As many more as are still wanted; the dead among them cost another read.
                 ahead = [item for item in dict.fromkeys(ids[position:]) if item not in records]
-                wanted = ahead[: request.k - len(found) + 4]
+                wanted = ahead[: request.k - len(found)]
                 read = self._stores.products.get_many(wanted)
                 records.update({item: read.get(item) for item in wanted})
             product = records[id_]
@@ -389,20 +385,19 @@ class Query:
             filter=str(request.filter) if request.filter else "",
         )
 
-    def _settle(self, logged: Future[None], query_id: str, request: SearchRequest) -> None:
-        """Give the log's write a moment.
+    def _log(self, record: SearchRecord) -> None:
+        """Write a search to the table without waiting for it.
 
-        A search that is not in the table is in the function's log.
+        The function's own log has every search first: a process that is frozen or reclaimed with
+        the write in flight loses nothing that cannot be found there.
         """
-        try:
-            logged.result(timeout=_LOG_PATIENCE_S)
-        except (LookalikeError, FutureTimeout) as error:
-            logger.error(
-                "search %s of catalogue %s may be missing from the search log: %r",
-                query_id,
-                request.catalogue,
-                error,
-            )
+        logger.info("search", extra={"search": msgspec.to_builtins(record)})
+
+        def report(written: Future[None]) -> None:
+            if (error := written.exception()) is not None:
+                logger.error("search %s is not in the search log: %r", record.query_id, error)
+
+        self._pool.submit(self._stores.log.write, record).add_done_callback(report)
 
 
 def _check(request: SearchRequest) -> None:
