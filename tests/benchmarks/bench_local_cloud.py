@@ -4,8 +4,8 @@
     python tests/benchmarks/bench_local_cloud.py freshness FOLDER --data-dir D
     python tests/benchmarks/bench_local_cloud.py cold PHOTO --data-dir D
 
-freshness: photos one after another into an idle system; for each the time from the PUT's answer
-until a search with the same photo finds it. cold: the query function's processes are killed, then
+freshness: photos one after another into an idle system, then each overwritten, then each deleted;
+for each the time from the answer to the PUT or DELETE until a search shows it. cold: the query function's processes are killed, then
 one search is timed.
 """
 
@@ -17,6 +17,7 @@ import signal
 import statistics
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +49,41 @@ def freshness(state: State, folder: Path, count: int) -> None:
         aws_access_key_id="any",
         aws_secret_access_key="any",
     )
-    waits = []
-    for number, file in enumerate(sorted(folder.glob("*.jpg"))[:count]):
-        body = file.read_bytes()
-        s3.put_object(Bucket="lookalike-images", Key=f"{catalogue}/p{number}.jpg", Body=body)
-        begun = time.perf_counter()
-        while time.perf_counter() - begun < 30:
-            results = search(state, catalogue, body)
-            if results and results[0]["score"] > 0.999:
-                break
-            time.sleep(0.02)
-        waits.append(time.perf_counter() - begun)
-        time.sleep(0.3)  # idle again
-    waits.sort()
-    print(f"upload → found, {len(waits)} photos: p50 {statistics.median(waits):.2f} s, ", end="")
-    print(f"p95 {waits[int(len(waits) * 0.95)]:.2f} s, worst {waits[-1]:.2f} s")
+    photos = [file.read_bytes() for file in sorted(folder.glob("*.jpg"))[: 2 * count]]
+
+    def best_score(photo: bytes) -> float:
+        results = search(state, catalogue, photo)
+        return float(results[0]["score"]) if results else 0.0
+
+    def waits(change: Callable[[int], object], done: Callable[[int], bool]) -> list[float]:
+        waited = []
+        for number in range(count):
+            change(number)
+            begun = time.perf_counter()
+            while not done(number) and time.perf_counter() - begun < 30:
+                time.sleep(0.02)
+            waited.append(time.perf_counter() - begun)
+            time.sleep(0.3)  # idle again
+        return waited
+
+    def put(number: int, photo: bytes) -> None:
+        s3.put_object(Bucket="lookalike-images", Key=f"{catalogue}/p{number}.jpg", Body=photo)
+
+    def delete(number: int) -> None:
+        s3.delete_object(Bucket="lookalike-images", Key=f"{catalogue}/p{number}.jpg")
+
+    new = waits(lambda n: put(n, photos[n]), lambda n: best_score(photos[n]) > 0.999)
+    overwritten = waits(
+        lambda n: put(n, photos[count + n]), lambda n: best_score(photos[count + n]) > 0.999
+    )
+    deleted = waits(delete, lambda n: best_score(photos[count + n]) < 0.999)
+    for name, waited in (("new", new), ("overwritten", overwritten), ("deleted", deleted)):
+        waited.sort()
+        p95 = waited[int(len(waited) * 0.95)]
+        print(
+            f"{name:12} {len(waited)} photos: p50 {statistics.median(waited):.2f} s, "
+            f"p95 {p95:.2f} s, worst {waited[-1]:.2f} s"
+        )
 
 
 def cold(state: State, photo: Path, rounds: int) -> None:
@@ -70,10 +91,12 @@ def cold(state: State, photo: Path, rounds: int) -> None:
     catalogue = "default"
     search(state, catalogue, body)
     for _ in range(rounds):
-        for pid in query_pids(state):
+        old = query_pids(state)
+        for pid in old:
             os.kill(pid, signal.SIGKILL)
-        while query_pids(state):
-            time.sleep(0.05)
+        deadline = time.monotonic() + 10
+        while set(query_pids(state)) & set(old) and time.monotonic() < deadline:
+            time.sleep(0.005)
         begun = time.perf_counter()
         assert search(state, catalogue, body)
         times.append(time.perf_counter() - begun)
