@@ -5,8 +5,8 @@
     python tests/benchmarks/bench_local_cloud.py cold PHOTO --data-dir D
 
 freshness: photos one after another into an idle system, then each overwritten, then each deleted;
-for each the time from the answer to the PUT or DELETE until a search shows it. cold: the query function's processes are killed, then
-one search is timed.
+for each the time from the answer to the PUT or DELETE until a search shows it. cold: the query
+function's processes are killed, then one search is timed.
 """
 
 from __future__ import annotations
