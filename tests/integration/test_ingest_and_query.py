@@ -17,7 +17,7 @@ from lookalike.core.errors import InvalidRequest, NotFound, Unavailable, Unindex
 from lookalike.core.filters import parse_filter
 from lookalike.core.ports import Stores
 from lookalike.modelbuild import ensure_model
-from lookalike.services.query import QueryInput, SearchRequest
+from lookalike.services.search_request import QueryInput, SearchRequest
 from lookalike.settings import Settings
 from lookalike.wiring import Services, build_services
 

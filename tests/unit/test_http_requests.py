@@ -13,7 +13,7 @@ from lookalike.core.errors import InvalidRequest, MalformedBody, Reject, TooLarg
 from lookalike.core.filters import parse_filter
 from lookalike.http.message import HttpRequest
 from lookalike.http.requests import read_page, read_product, read_search, read_similar
-from lookalike.services.query import QueryInput, SearchRequest
+from lookalike.services.search_request import QueryInput, SearchRequest
 
 ONE, TWO = base64.b64encode(b"one").decode(), base64.b64encode(b"two").decode()
 

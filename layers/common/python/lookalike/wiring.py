@@ -30,6 +30,7 @@ from lookalike.services.ingest import Ingest
 from lookalike.services.live_index import LiveIndex
 from lookalike.services.observe import Observer
 from lookalike.services.query import Query
+from lookalike.services.query_embedding import QueryEmbedder
 from lookalike.services.sweep import Sweep
 from lookalike.services.uploads import Uploads
 from lookalike.settings import Settings
@@ -93,11 +94,11 @@ def build_services(settings: Settings, stores: Stores, ids: Ids) -> Services:
         pool,
         clock,
     )
+    live_index = LiveIndex(stores.index, stores.registry, settings.refresh_s, pool, clock)
     query = Query(
         stores,
-        LiveIndex(stores.index, stores.registry, settings.refresh_s, pool, clock),
-        encoder_of,
-        limits,
+        live_index,
+        QueryEmbedder(stores, live_index, encoder_of, limits),
         settings.url_expires_s,
         settings.refresh_s,
         pool,

@@ -13,7 +13,7 @@ import msgspec
 from lookalike.core.errors import InvalidRequest, MalformedBody, TooLarge, UnsupportedMedia
 from lookalike.http.message import JSON_TYPE, HttpRequest
 from lookalike.http.validation import numbers
-from lookalike.services.query import MAX_INPUTS
+from lookalike.services.search_request import MAX_INPUTS
 
 MULTIPART_TYPE = "multipart/form-data"
 RAW_TYPES = "image/*"

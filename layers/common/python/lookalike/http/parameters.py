@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from lookalike.core.keys import DEFAULT_CATALOGUE, MAX_NAME_BYTES
 from lookalike.services.catalogue import MAX_PAGE
-from lookalike.services.query import MAX_INPUTS, MAX_K
+from lookalike.services.search_request import MAX_INPUTS, MAX_K
 
 DEFAULT_K = 10
 DEFAULT_PAGE = 50

@@ -22,7 +22,7 @@ from lookalike.http.parameters import (
     SimilarParameters,
 )
 from lookalike.http.validation import checked, query_parameters
-from lookalike.services.query import MAX_INPUTS, QueryInput, SearchRequest
+from lookalike.services.search_request import MAX_INPUTS, QueryInput, SearchRequest
 
 Value = TypeVar("Value")
 Crop = tuple[float, float, float, float]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lookalike.core.encoder import Encoder
-from lookalike.core.errors import Conflict, CorruptFile, Retry, Unavailable
+from lookalike.core.errors import Conflict, Retry, Unavailable
 from lookalike.core.keys import catalogue_of, content_digest, segment_key
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.reconcile import (
@@ -32,7 +32,7 @@ from lookalike.core.reconcile import (
     is_empty,
     stale_views,
 )
-from lookalike.core.segment import Float32, Row, Segment, decode_segment, encode_segment
+from lookalike.core.segment import Float32, Row, Segment, encode_segment
 from lookalike.core.types import (
     Counts,
     Failure,
@@ -43,10 +43,10 @@ from lookalike.core.types import (
     registry_scope,
 )
 from lookalike.services.observe import Observer, Seen
+from lookalike.services.segments import read_segment
 
 logger = logging.getLogger(__name__)
 
-MAX_SEGMENT_BYTES = 64 * 2**20
 _MAX_PASSES = 4
 _GAVE_UP = "gave-up"
 
@@ -245,7 +245,7 @@ class Ingest:
                 old = state.before[product_id].views[view.key]
                 name = segment_key(scope, old.segment)
                 if name not in segments:
-                    segments[name] = self._read_segment(name)
+                    segments[name] = read_segment(self._stores.index, name)
                 embedding = _row_of(segments[name], old)
                 if embedding is not None:
                     state.embeddings[view.key] = embedding
@@ -255,16 +255,6 @@ class Ingest:
                     state.again.add(view.key)
             if state.reread & after.views.keys():
                 state.postpone(product_id)
-
-    def _read_segment(self, name: str) -> Segment | None:
-        found = self._stores.index.get(name, MAX_SEGMENT_BYTES)
-        if found is None:
-            return None
-        try:
-            return decode_segment(found[1], name)
-        except CorruptFile:
-            logger.exception("a stored segment is unreadable; its photos are embedded again")
-            return None
 
     def _commit_rows(self, state: _Pass) -> None:
         """Segments, then registry entries; the views learn where their rows are."""

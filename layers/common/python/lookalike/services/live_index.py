@@ -12,12 +12,11 @@ from lookalike.core.errors import CorruptFile
 from lookalike.core.index import ExactIndex
 from lookalike.core.keys import segment_key
 from lookalike.core.ports import Clock, ObjectStore, Registry
-from lookalike.core.segment import Segment, decode_segment
+from lookalike.core.segment import Segment
 from lookalike.core.types import Generation, SegmentEntry, registry_scope
+from lookalike.services.segments import read_segment
 
 logger = logging.getLogger(__name__)
-
-MAX_SEGMENT_BYTES = 64 * 2**20
 
 
 class LiveIndex:
@@ -63,23 +62,14 @@ class LiveIndex:
         return index
 
     def _load(self, index: ExactIndex, scope: str) -> None:
+        def read(entry: SegmentEntry) -> Segment | None:
+            return read_segment(self._store, segment_key(scope, entry.digest))
+
         new = [item for item in self._registry.live(scope) if item.digest not in index.segments]
-        for entry, segment in zip(new, self._pool.map(self._read, new), strict=True):
+        for entry, segment in zip(new, self._pool.map(read, new), strict=True):
             if segment is None:
                 continue
             try:
                 index.add(entry.digest, segment)
             except CorruptFile:
                 logger.exception("a live segment cannot be searched")
-
-    def _read(self, entry: SegmentEntry) -> Segment | None:
-        name = segment_key(entry.scope, entry.digest)
-        found = self._store.get(name, MAX_SEGMENT_BYTES)
-        if found is None:
-            logger.error("live segment %s is not in the bucket", name)
-            return None
-        try:
-            return decode_segment(found[1], name)
-        except CorruptFile:
-            logger.exception("a live segment cannot be read")
-            return None

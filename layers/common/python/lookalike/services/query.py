@@ -4,65 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
-from lookalike.core.encoder import Encoder, preprocess
-from lookalike.core.errors import InvalidRequest, NotFound
-from lookalike.core.filters import Filter
-from lookalike.core.images import ImageLimits, crop, decode
+from lookalike.core.errors import NotFound
 from lookalike.core.index import Candidate, ExactIndex
 from lookalike.core.keys import parse_key
 from lookalike.core.ports import Clock, Ids, Stores
 from lookalike.core.segment import Float32
 from lookalike.core.types import AttributeValue, Generation, Product, SearchRecord, View
 from lookalike.services.live_index import LiveIndex
-from lookalike.services.uploads import upload_object_key
+from lookalike.services.query_embedding import QueryEmbedder, Stopwatch
+from lookalike.services.search_request import SearchRequest, check
 
 logger = logging.getLogger(__name__)
-
-MAX_K = 100
-MAX_INPUTS = 16
-NOT_LIKE_WEIGHT = (
-    0.5  # Rocchio's γ: how far the query moves away from the mean of what it is not like
-)
-
-Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class QueryInput:
-    """One of image bytes, a stored product or a presigned upload.
-
-    ``crop`` is (x, y, width, height) of the upright image, in pixels, or in fractions when no
-    number is over 1. ``weight`` is this input's share among several.
-    """
-
-    image: bytes | None = None
-    product_id: str | None = None
-    upload_key: str | None = None
-    crop: Box | None = None
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """What to look for and how much to answer.
-
-    Products in ``not_like`` are left out of the results.
-    """
-
-    catalogue: str
-    inputs: tuple[QueryInput, ...]
-    k: int = 10
-    filter: Filter | None = None
-    not_like: tuple[str, ...] = ()
-    min_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +52,6 @@ class SearchResponse:
     results: list[Result]
 
 
-@dataclass(slots=True)
-class _Stopwatch:
-    took_ms: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = (time.perf_counter() - start) * 1000
-            self.took_ms[name] = round(self.took_ms.get(name, 0.0) + elapsed, 3)
-
-
 class Query:
     """The use case behind ``POST /search`` and ``GET /products/{id}/similar``.
 
@@ -117,10 +61,8 @@ class Query:
         Where to read and where to log.
     live_index
         The index in memory.
-    encoder_of
-        Gives the encoder of an embedding space id.
-    limits
-        Bounds on a query image.
+    embedder
+        Makes the query embedding.
     url_expires_s
         Seconds for which image URLs open.
     refresh_s
@@ -135,8 +77,7 @@ class Query:
         self,
         stores: Stores,
         live_index: LiveIndex,
-        encoder_of: Callable[[str], Encoder],
-        limits: ImageLimits,
+        embedder: QueryEmbedder,
         url_expires_s: int,
         refresh_s: float,
         pool: Executor,
@@ -145,8 +86,7 @@ class Query:
     ) -> None:
         self._stores = stores
         self._live_index = live_index
-        self._encoder_of = encoder_of
-        self._limits = limits
+        self._embedder = embedder
         self._url_expires_s = url_expires_s
         self._refresh_s = refresh_s
         self._pool = pool
@@ -168,15 +108,15 @@ class Query:
         Retry
             A store or the encoder cannot be reached.
         """
-        _check(request)
+        check(request)
         query_id = self._ids()
-        watch = _Stopwatch()
+        watch = Stopwatch()
         start = time.perf_counter()
         with watch.stage("generation"):
             generation = self.generation(request.catalogue)
         # New segments are read while the photo is decoded and encoded.
         refreshed = self._pool.submit(self._live_index.get, generation)
-        query = self._query_embedding(request, generation, refreshed, watch)
+        query = self._embedder.embed(request, generation, refreshed, watch)
         with watch.stage("index"):
             index = refreshed.result()
         found = self._rank(request, query, index, watch)
@@ -213,88 +153,8 @@ class Query:
         self._generations[catalogue] = (generation, at)
         return generation
 
-    def _query_embedding(
-        self,
-        request: SearchRequest,
-        generation: Generation,
-        refreshed: Future[ExactIndex],
-        watch: _Stopwatch,
-    ) -> Float32:
-        """(dim,) float32, L2-normalised.
-
-        The weighted sum, moved away from ``not_like`` (Rocchio).
-        """
-        query = np.zeros(generation.dim, dtype=np.float32)
-        pixels: list[Float32] = []
-        weights: list[float] = []
-        for item in request.inputs:
-            if item.product_id is not None:
-                with watch.stage("product"):
-                    embedding = self._stored(
-                        request.catalogue, item.product_id, generation, refreshed
-                    )
-                query += item.weight * embedding
-            else:
-                with watch.stage("decode"):
-                    encoder = self._encoder_of(generation.encoder)
-                    pixels.append(self._decoded(item, encoder))
-                weights.append(item.weight)
-        if pixels:
-            with watch.stage("encode"):
-                encoded = self._encoder_of(generation.encoder).encode(np.concatenate(pixels))
-            query += np.asarray(weights, dtype=np.float32) @ encoded.embeddings
-        if request.not_like:
-            with watch.stage("product"):
-                unwanted = [
-                    self._stored(request.catalogue, product_id, generation, refreshed)
-                    for product_id in request.not_like
-                ]
-            norm = float(np.linalg.norm(query)) or 1.0
-            query -= NOT_LIKE_WEIGHT * norm * np.mean(unwanted, axis=0)
-        norm = float(np.linalg.norm(query))
-        if norm < 1e-6:
-            raise InvalidRequest("The inputs cancel each other out: nothing is left to look for.")
-        return np.asarray(query / norm, dtype=np.float32)
-
-    def _decoded(self, item: QueryInput, encoder: Encoder) -> Float32:
-        body = item.image
-        if body is None:
-            found = self._stores.index.get(
-                upload_object_key(item.upload_key or ""), self._limits.max_bytes
-            )
-            if found is None:
-                raise NotFound(
-                    f"There is no upload “{item.upload_key}”; it may have expired.",
-                    parameter="upload_key",
-                )
-            body = found[1]
-        # A crop may be a small part of the photo, so only a whole photo is decoded at reduced size.
-        decoded = decode(body, self._limits, None if item.crop else encoder.min_side)
-        if item.crop:
-            decoded = crop(decoded, item.crop)
-        return preprocess([decoded.image], encoder.record)
-
-    def _stored(
-        self, catalogue: str, product_id: str, generation: Generation, refreshed: Future[ExactIndex]
-    ) -> Float32:
-        """Mean of the embeddings of a product's live views, L2-normalised: (dim,) float32."""
-        id_ = (catalogue, product_id)
-        product = self._stores.products.get_many([id_]).get(id_)
-        if product is None or not product.views:
-            raise NotFound(f"There is no product “{product_id}”.", parameter="product_id")
-        index, views = refreshed.result(), product.views.values()
-        found = [index.embedding(view.key, view.version) for view in views]
-        if any(embedding is None for embedding in found):
-            index = self._live_index.get(generation, now=True)
-            found = [index.embedding(view.key, view.version) for view in views]
-        embeddings = [embedding for embedding in found if embedding is not None]
-        if not embeddings:
-            raise NotFound(f"Product “{product_id}” is not in the index.", parameter="product_id")
-        mean = np.mean(embeddings, axis=0)
-        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32)
-
     def _rank(
-        self, request: SearchRequest, query: Float32, index: ExactIndex, watch: _Stopwatch
+        self, request: SearchRequest, query: Float32, index: ExactIndex, watch: Stopwatch
     ) -> list[tuple[Product, View, float]]:
         """Best live view of each of the k nearest products.
 
@@ -368,7 +228,7 @@ class Query:
         request: SearchRequest,
         generation: Generation,
         found: Iterable[tuple[Product, View, float]],
-        watch: _Stopwatch,
+        watch: Stopwatch,
     ) -> SearchRecord:
         return SearchRecord(
             query_id=query_id,
@@ -376,7 +236,7 @@ class Query:
             catalogue=request.catalogue,
             encoder=generation.encoder,
             generation=generation.generation,
-            kind=_kind(request),
+            kind=request.kind,
             k=request.k,
             results=tuple(
                 (product.product_id, view.name, round(score, 6)) for product, view, score in found
@@ -398,33 +258,6 @@ class Query:
                 logger.error("search %s is not in the search log: %r", record.query_id, error)
 
         self._pool.submit(self._stores.log.write, record).add_done_callback(report)
-
-
-def _check(request: SearchRequest) -> None:
-    if not 1 <= request.k <= MAX_K:
-        raise InvalidRequest(f"k is {request.k}; it must be 1 to {MAX_K}.", parameter="k")
-    if not 1 <= len(request.inputs) <= MAX_INPUTS:
-        raise InvalidRequest(
-            f"A search takes 1 to {MAX_INPUTS} images, products or uploads; "
-            f"this one has {len(request.inputs)}.",
-            parameter="image",
-        )
-    weights = [item.weight for item in request.inputs]
-    if any(not 0 <= weight <= 1e6 for weight in weights) or not any(weights):
-        raise InvalidRequest("Weights must be 0 or more, not all 0.", parameter="weights")
-    if len(request.not_like) > MAX_INPUTS:
-        raise InvalidRequest(f"At most {MAX_INPUTS} products.", parameter="not_like")
-    for item in request.inputs:
-        if item.crop and item.product_id is not None:
-            raise InvalidRequest("A stored product cannot be cropped.", parameter="crop")
-
-
-def _kind(request: SearchRequest) -> str:
-    kinds = {
-        "product" if item.product_id is not None else "crop" if item.crop else "image"
-        for item in request.inputs
-    }
-    return kinds.pop() if len(kinds) == 1 else "mixed"
 
 
 def _below(score: float, min_score: float | None) -> bool:

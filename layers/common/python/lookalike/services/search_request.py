@@ -1,0 +1,71 @@
+"""What a search asks for, and the bounds on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lookalike.core.errors import InvalidRequest
+from lookalike.core.filters import Filter
+
+MAX_K = 100
+MAX_INPUTS = 16
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryInput:
+    """One of image bytes, a stored product or a presigned upload.
+
+    ``crop`` is (x, y, width, height) of the upright image, in pixels, or in fractions when no
+    number is over 1. ``weight`` is this input's share among several.
+    """
+
+    image: bytes | None = None
+    product_id: str | None = None
+    upload_key: str | None = None
+    crop: Box | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What to look for and how much to answer.
+
+    Products in ``not_like`` are left out of the results.
+    """
+
+    catalogue: str
+    inputs: tuple[QueryInput, ...]
+    k: int = 10
+    filter: Filter | None = None
+    not_like: tuple[str, ...] = ()
+    min_score: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the search is made with: ``image``, ``crop``, ``product`` or ``mixed``."""
+        kinds = {
+            "product" if item.product_id is not None else "crop" if item.crop else "image"
+            for item in self.inputs
+        }
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def check(request: SearchRequest) -> None:
+    """Raise `InvalidRequest` naming the parameter that is out of bounds."""
+    if not 1 <= request.k <= MAX_K:
+        raise InvalidRequest(f"k is {request.k}; it must be 1 to {MAX_K}.", parameter="k")
+    if not 1 <= len(request.inputs) <= MAX_INPUTS:
+        raise InvalidRequest(
+            f"A search takes 1 to {MAX_INPUTS} images, products or uploads; "
+            f"this one has {len(request.inputs)}.",
+            parameter="image",
+        )
+    weights = [item.weight for item in request.inputs]
+    if any(not 0 <= weight <= 1e6 for weight in weights) or not any(weights):
+        raise InvalidRequest("Weights must be 0 or more, not all 0.", parameter="weights")
+    if len(request.not_like) > MAX_INPUTS:
+        raise InvalidRequest(f"At most {MAX_INPUTS} products.", parameter="not_like")
+    for item in request.inputs:
+        if item.crop and item.product_id is not None:
+            raise InvalidRequest("A stored product cannot be cropped.", parameter="crop")
