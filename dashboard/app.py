@@ -12,7 +12,7 @@ from panel_material_ui.template.base import Page
 from dashboard.client import Api, Problem, api_url
 from dashboard.pages.activity import ActivityPage, RecentSearches
 from dashboard.pages.search import MAX_PHOTO_BYTES, SearchPage
-from dashboard.state import PAGES, State
+from dashboard.state import DEFAULT_CATALOGUE, PAGES, State
 from dashboard.theme import THEME
 from lookalike import wiring
 from lookalike.core.types import SearchRecord
@@ -41,6 +41,9 @@ def build(api: Api, recent: RecentSearches) -> Page:
             state.stats = await api.stats()
         except Problem:
             return
+        known = [item["catalogue"] for item in state.entries()]
+        if state.catalogue == DEFAULT_CATALOGUE and known and DEFAULT_CATALOGUE not in known:
+            state.catalogue = known[0]  # on a first run there is only the sample
         if state.page == "activity":
             await activity.refresh()
 

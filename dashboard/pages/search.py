@@ -73,7 +73,7 @@ class SearchPage(pn.viewable.Viewer):
         for widget in (self._count, self._filter):
             widget.param.watch(self._on_option, "value")
         self._catalogue.param.watch(self._on_catalogue, "value")
-        state.param.watch(self._on_stats, "stats")
+        state.param.watch(self._show_catalogues, ["stats", "catalogue"])
         state.param.watch(self._on_option, "like")
 
     def __panel__(self) -> Any:
@@ -147,11 +147,12 @@ class SearchPage(pn.viewable.Viewer):
         await self.refresh()
 
     async def _on_catalogue(self, event: Any) -> None:
-        self._state.catalogue = event.new
-        await self.refresh()
+        if event.new != self._state.catalogue:
+            self._state.catalogue = event.new
+            await self.refresh()
 
-    def _on_stats(self, event: Any) -> None:
-        self._catalogue.options = self._state.catalogues()
+    def _show_catalogues(self, *_: Any) -> None:
+        self._catalogue.param.update(options=self._state.catalogues(), value=self._state.catalogue)
 
 
 def _preview(photo: Photo | None) -> str:

@@ -375,3 +375,16 @@ def test_a_search_whose_log_entry_fails_is_answered_and_named(
     assert response.query_id in caplog.text and "throttled" in caplog.text
     (kept,) = (item.search for item in caplog.records if hasattr(item, "search"))
     assert kept["results"][0][0] == "a"
+
+
+def test_an_altered_segment_is_named_and_never_searched(build, memory_stores, photo, caplog):
+    system = build(memory_stores)
+    upload(system, {"shop/a.jpg": photo(0)})
+    upload(system, {"shop/b.jpg": photo(1)})
+    entries = memory_stores.registry.live("shop/efficientnet-lite0-border-v1/0")
+    name = f"segments/{entries[0].scope}/{entries[0].digest}.seg"
+    body = bytearray(memory_stores.index.get(name, 10**6)[1])
+    body[200] ^= 1
+    memory_stores.index.put_object(name, bytes(body))
+    assert len(search(build(memory_stores), photo(0))) == 1
+    assert name in caplog.text

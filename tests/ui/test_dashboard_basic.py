@@ -38,6 +38,7 @@ class FakeApi:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.searches: list[dict[str, str]] = []
+        self.catalogues = ["default", "sample"]
         self._products = products()[:3]
         self._folder = folder
         for product in self._products:
@@ -100,10 +101,18 @@ class FakeApi:
         return web.json_response({"results": results, "took_ms": {"total": 41.0}})
 
     async def _stats(self, request: web.Request) -> web.Response:
-        entry = {"catalogue": "default", "encoder": "efficientnet-lite2-border-v1"}
-        entry |= {"generation": "g1"}
         counts = {"products": 3, "views": 7, "failures": 1, "segments": 2, "rows": 7}
-        return web.json_response({"catalogues": [entry | counts | {"size_bytes": 36_000}]})
+        entries = [
+            {
+                "catalogue": catalogue,
+                "encoder": "efficientnet-lite2-border-v1",
+                "generation": "g1",
+                **(counts if catalogue == "default" else dict.fromkeys(counts, 0)),
+                "size_bytes": 36_000,
+            }
+            for catalogue in self.catalogues
+        ]
+        return web.json_response({"catalogues": entries})
 
     async def _failures(self, request: web.Request) -> web.Response:
         assert request.query["status"] == "failed"
@@ -196,6 +205,24 @@ def test_a_photo_is_searched_and_its_results_are_shown(page: Page, dashboard: st
     assert api.searches[-1] == {"k": "12", "catalogue": "default", "body": "image/jpeg"}
     shown = cards.first.locator("img").evaluate("image => image.decode().then(() => image.width)")
     assert shown > 100
+
+
+def test_the_catalogue_in_the_url_is_the_one_that_is_chosen(
+    page: Page, dashboard: str, api: FakeApi
+):
+    api.searches.clear()
+    page.goto(f"{dashboard}?catalogue=sample&like=mug-01")
+    expect(page.locator("article.result")).to_have_count(3, timeout=30_000)
+    expect(page.get_by_role("combobox", name="Catalogue")).to_have_text("sample")
+    assert {search["catalogue"] for search in api.searches} == {"sample"}
+
+
+def test_without_own_products_the_sample_is_chosen(
+    page: Page, dashboard: str, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(api, "catalogues", ["sample"])
+    page.goto(dashboard)
+    expect(page.get_by_role("combobox", name="Catalogue")).to_have_text("sample", timeout=30_000)
 
 
 def test_a_problem_is_told_in_the_words_of_the_api(page: Page, dashboard: str, api: FakeApi):
