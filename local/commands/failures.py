@@ -83,8 +83,7 @@ def retry_failures(
 
 def read_failures(stores: Stores, catalogue: str | None) -> Iterator[Failure]:
     """The failures of one catalogue or of all, in order of catalogue and key, a page at a time."""
-    known = stores.generations.catalogues() if catalogue is None else ()
-    names = [item.catalogue for item in known] if catalogue is None else [catalogue]
+    names = sorted(stores.counts.all()) if catalogue is None else [catalogue]
     for name in names:
         after: str | None = ""
         while after is not None:

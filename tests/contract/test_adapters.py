@@ -176,10 +176,9 @@ def test_the_first_generation_stays(stores):
 def test_counts(stores):
     stores.counts.add("s", Counts(2, 3, 1))
     stores.counts.add("s", Counts(-1, 0, -1))
-    assert stores.counts.get("s") == Counts(1, 3, 0)
+    assert stores.counts.all() == {"s": Counts(1, 3, 0)}
     stores.counts.set("s", Counts(7, 8, 9))
-    assert stores.counts.get("s") == Counts(7, 8, 9)
-    assert stores.counts.get("none") == Counts()
+    assert stores.counts.all() == {"s": Counts(7, 8, 9)}
     assert stores.generations.catalogues() == []
 
 

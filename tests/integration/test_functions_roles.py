@@ -24,7 +24,6 @@ from infra.build import build_template
 from lookalike import wiring
 from lookalike.adapters import aws
 from lookalike.adapters.signed import SignedRequests
-from lookalike.core.errors import Unavailable
 from lookalike.modelbuild import ensure_model
 
 EVENTS = Path(__file__).parent.parent / "events"
@@ -282,9 +281,10 @@ def test_no_function_does_more_than_its_role_allows(cloud: Cloud, photo: Any) ->
     assert report["queued"] == 2
     cloud.check("SweepRole")
 
-    # Query: every route that reaches AWS. The photo of the product to delete has a failure on file.
+    # Query: every route that reaches AWS. The product to delete has a document that failed.
+    s3.put_object(Bucket=bucket, Key="shop/a/product.json", Body=b"{")
+    embed_now("shop/a/product.json")
     services = wiring.services()
-    services.ingest.give_up(["shop/a.jpg"], Unavailable("overwritten at the wrong moment"))
     cloud.calls.clear()
     http("POST", "/search", shop, '{"product_id": "a"}')
     form = services.uploads.create()

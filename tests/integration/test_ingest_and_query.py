@@ -16,6 +16,7 @@ from lookalike.adapters.failing import FailingStores
 from lookalike.core.errors import InvalidRequest, NotFound, Unavailable, Unindexable
 from lookalike.core.filters import parse_filter
 from lookalike.core.ports import Stores
+from lookalike.core.types import Counts
 from lookalike.modelbuild import ensure_model
 from lookalike.services.search_request import QueryInput, SearchRequest
 from lookalike.settings import Settings
@@ -91,7 +92,7 @@ def test_overwriting_and_deleting_take_effect(system, photo):
     system.stores.images.delete("shop/a.jpg")
     assert system.ingest.reconcile(["shop/a.jpg"]) == {}
     assert search(system, photo(3)) == ["b"]
-    assert system.stores.counts.get("shop").products == 1
+    assert system.stores.counts.all()["shop"].products == 1
 
 
 def test_uploading_the_same_again_changes_nothing_that_is_searched(system, photo):
@@ -107,7 +108,7 @@ def test_uploading_the_same_again_changes_nothing_that_is_searched(system, photo
     assert [view.version for item in after for view in item.views.values()] == [
         view.version for item in before for view in item.views.values()
     ]
-    assert system.stores.counts.get("shop").views == 3
+    assert system.stores.counts.all()["shop"].views == 3
 
 
 def test_a_bad_file_costs_one_failure_and_nothing_else(system, photo):
@@ -131,11 +132,11 @@ def test_a_bad_file_costs_one_failure_and_nothing_else(system, photo):
         "shop/a/b/c/d.jpg": "bad-key",
     }
     assert search(system, photo(1)) == ["good"]
-    assert system.stores.counts.get("shop").failures == 5
+    assert system.stores.counts.all()["shop"].failures == 5
     upload(system, {"shop/text.jpg": photo(4)})
     assert search(system, photo(4))[0] == "text"
     assert "shop/text.jpg" not in system.stores.failures.get_many(["shop/text.jpg"])
-    assert system.stores.counts.get("shop").failures == 4
+    assert system.stores.counts.all()["shop"].failures == 4
 
 
 def test_an_overwrite_with_a_bad_file_takes_the_old_photo_out(system, photo):
@@ -308,7 +309,7 @@ def test_a_crash_at_every_call_is_finished_by_the_redelivery(build, fresh_stores
         assert search(system, photo(2))[0] == "b"
         assert list(stores.failures.get_many(keys)) == ["shop/bad.jpg"]
         system.sweep.run(deadline=float("inf"))
-        counts = stores.counts.get("shop")
+        counts = stores.counts.all()["shop"]
         assert (counts.products, counts.views, counts.failures) == (2, 2, 1)
     assert k > 20
 
@@ -361,7 +362,7 @@ def test_two_functions_that_index_the_same_keys_at_once_agree(build, fresh_store
             assert systems[0].ingest.reconcile(list(again)) == {}
     assert len(systems[0].catalogue.product("shop", "boot").views) == 6
     assert search(systems[0], photo(4)) == ["boot"]
-    assert stores.counts.get("shop").views == 6
+    assert stores.counts.all()["shop"].views == 6
 
 
 def test_a_search_whose_log_entry_fails_is_answered_and_named(
@@ -394,3 +395,24 @@ def test_an_altered_segment_is_named_and_never_searched(build, memory_stores, ph
     memory_stores.index.put_object(name, bytes(body))
     assert len(search(build(memory_stores), photo(0))) == 1
     assert name in caplog.text
+
+
+def test_deletions_and_bad_files_make_no_catalogue_but_their_failures_are_seen(system):
+    assert system.ingest.reconcile(["never/was.jpg"]) == {}
+    assert system.catalogue.stats().catalogues == []
+    upload(system, {"typo/bad.jpg": b"not a photo", "typo/too/many/levels.jpg": b"x"})
+    (entry,) = system.catalogue.stats().catalogues
+    assert (entry.catalogue, entry.encoder, entry.failures) == ("typo", None, 2)
+    assert system.stores.generations.catalogues() == []
+    system.stores.counts.set("typo", Counts(7, 7, 7))
+    system.sweep.run(deadline=float("inf"))
+    assert system.stores.counts.all()["typo"] == Counts(0, 0, 2)
+
+
+def test_giving_up_files_a_failure_unless_the_photo_is_searchable(system, photo):
+    upload(system, {"shop/a.jpg": photo(0)})
+    system.stores.images.put_object("shop/b.jpg", photo(1))
+    system.ingest.give_up(["shop/a.jpg", "shop/b.jpg", "shop/gone.jpg"], Unavailable("throttled"))
+    failures, _ = system.stores.failures.page("shop", 10)
+    assert [(item.key, item.reason) for item in failures] == [("shop/b.jpg", "gave-up")]
+    assert "throttled" in failures[0].detail

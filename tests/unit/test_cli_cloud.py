@@ -27,7 +27,7 @@ from lookalike.adapters.memory import (
 )
 from lookalike.core.keys import parse_key
 from lookalike.core.ports import Stores
-from lookalike.core.types import Failure, Generation, Product, View
+from lookalike.core.types import Counts, Failure, Generation, Product, View
 
 
 @dataclass
@@ -54,6 +54,7 @@ class Cloud:
         self.stores.generations.create(Generation(catalogue, "g", "e", 8))
         failure = Failure(catalogue, key, "not-an-image", "It is no image.", etag, 5.0, 2)
         self.stores.failures.put(failure)
+        self.stores.counts.add(catalogue, Counts(failures=1))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lookalike.core.reconcile import (
+    MAX_VIEWS,
     Gone,
     NewDocument,
     NewView,
@@ -12,6 +13,7 @@ from lookalike.core.reconcile import (
     count_change,
     decide,
     is_empty,
+    refuse_excess,
     stale_views,
 )
 from lookalike.core.types import Counts, Product, row_version
@@ -83,3 +85,12 @@ def test_an_overwrite_replaces_the_version():
     overwritten = decide(product, {FRONT: view("b")}, 6.0)
     assert overwritten.views[FRONT].version != product.views[FRONT].version
     assert count_change(product, overwritten) == Counts()
+
+
+def test_new_views_beyond_the_limit_are_refused_and_known_ones_are_not():
+    full = {f"s/p/{number:03d}.jpg": view(str(number)) for number in range(MAX_VIEWS)}
+    product = placed(decide(EMPTY, full, 5.0))
+    seen = refuse_excess(product, {"s/p/000.jpg": view("new"), "s/p/999.jpg": view("x")})
+    assert isinstance(seen["s/p/000.jpg"], NewView)
+    assert isinstance(seen["s/p/999.jpg"], Refused)
+    assert seen["s/p/999.jpg"].reason == "too-many-views"

@@ -311,10 +311,12 @@ class DynamoCounts:
     def __init__(self, table: str) -> None:
         self._table = _Table(table)
 
-    def get(self, catalogue: str) -> Counts:
+    def all(self) -> dict[str, Counts]:
         """See `lookalike.core.ports.CountTable`."""
-        item = self._table.get(_counts_key(catalogue)) or {}
-        return Counts(**{name: int(item.get(name, {"N": "0"})["N"]) for name in _COUNTED})
+        return {
+            item["catalogue"]["S"]: Counts(**{name: int(item[name]["N"]) for name in _COUNTED})
+            for item in self._table.partition("kind", "counts")
+        }
 
     def add(self, catalogue: str, change: Counts) -> None:
         """See `lookalike.core.ports.CountTable`."""

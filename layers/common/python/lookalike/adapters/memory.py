@@ -208,14 +208,14 @@ class MemoryCounts:
         self._counts: dict[str, Counts] = {}
         self._lock = threading.Lock()
 
-    def get(self, catalogue: str) -> Counts:
+    def all(self) -> dict[str, Counts]:
         """See `lookalike.core.ports.CountTable`."""
-        return self._counts.get(catalogue, Counts())
+        return dict(self._counts)
 
     def add(self, catalogue: str, change: Counts) -> None:
         """See `lookalike.core.ports.CountTable`."""
         with self._lock:
-            self._counts[catalogue] = self.get(catalogue) + change
+            self._counts[catalogue] = self._counts.get(catalogue, Counts()) + change
 
     def set(self, catalogue: str, counts: Counts) -> None:
         """See `lookalike.core.ports.CountTable`."""

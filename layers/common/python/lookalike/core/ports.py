@@ -119,8 +119,8 @@ class GenerationTable(Protocol):
 class CountTable(Protocol):
     """How much each catalogue holds, kept by those who change it and set right by the sweep."""
 
-    def get(self, catalogue: str) -> Counts:
-        """The counts of a catalogue; zeros for one that has none."""
+    def all(self) -> dict[str, Counts]:
+        """The counts of every catalogue that has ever held something, even if only failures."""
 
     def add(self, catalogue: str, change: Counts) -> None:
         """Add a change (fields may be negative) to a catalogue's counts."""

@@ -64,6 +64,27 @@ class Refused:
 Observation = Gone | Unchanged | Touched | NewView | NewDocument | Refused
 
 
+MAX_VIEWS = 250  # a record must stay well under DynamoDB's 400 kB
+
+
+def refuse_excess(product: Product, seen: Mapping[str, Observation]) -> dict[str, Observation]:
+    """What was seen, with new views that the record has no room for refused (``too-many-views``)."""
+    room = MAX_VIEWS - len(product.views)
+    refused = dict(seen)
+    for key in sorted(seen):
+        observation = seen[key]
+        if isinstance(observation, NewView) and key not in product.views:
+            room -= 1
+            if room < 0:
+                refused[key] = Refused(
+                    observation.etag,
+                    observation.last_modified,
+                    "too-many-views",
+                    f"The product has {MAX_VIEWS} views already; more are not indexed.",
+                )
+    return refused
+
+
 def decide(product: Product, seen: Mapping[str, Observation], now: float) -> Product:
     """The record that agrees with what was seen.
 

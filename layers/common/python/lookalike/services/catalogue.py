@@ -11,7 +11,7 @@ from lookalike import __version__
 from lookalike.core.errors import InvalidRequest, NotFound, Retry
 from lookalike.core.keys import PRODUCT_DOCUMENT
 from lookalike.core.ports import Stores
-from lookalike.core.types import AttributeValue, Failure, Product, registry_scope
+from lookalike.core.types import AttributeValue, Counts, Failure, Product, registry_scope
 
 MAX_PAGE = 100
 
@@ -60,11 +60,14 @@ class FailurePage:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueStats:
-    """What one catalogue holds. ``rows`` counts index rows, live and superseded."""
+    """What one catalogue holds. ``rows`` counts index rows, live and superseded.
+
+    A catalogue that holds nothing but failures has no encoder and no generation yet.
+    """
 
     catalogue: str
-    encoder: str
-    generation: str
+    encoder: str | None
+    generation: str | None
     products: int
     views: int
     failures: int
@@ -128,9 +131,8 @@ class Catalogue:
             Not everything could be deleted; the same call finishes it.
         """
         product = self._record(catalogue, product_id)
-        keys = list(product.views)
-        if product.document is not None:
-            keys.append(f"{catalogue}/{product_id}/{PRODUCT_DOCUMENT}")
+        # The document goes even if it is not in the record, as one that could not be read is not.
+        keys = [*product.views, f"{catalogue}/{product_id}/{PRODUCT_DOCUMENT}"]
         for key in keys:
             self._stores.images.delete(key)
         for error in self._reconcile(keys).values():
@@ -152,14 +154,23 @@ class Catalogue:
     def stats(self) -> Stats:
         """Counts of every catalogue, from records that are kept as things change."""
         catalogues = []
-        for item in self._stores.generations.catalogues():
-            counts = self._stores.counts.get(item.catalogue)
-            live = self._stores.registry.live(registry_scope(item.catalogue, item.generation))
+        generations = {item.catalogue: item for item in self._stores.generations.catalogues()}
+        counted = self._stores.counts.all()
+        for catalogue in sorted(generations.keys() | counted.keys()):
+            counts = counted.get(catalogue, Counts())
+            item = generations.get(catalogue)
+            if item is None and not counts.failures:
+                continue
+            live = (
+                self._stores.registry.live(registry_scope(catalogue, item.generation))
+                if item
+                else []
+            )
             catalogues.append(
                 CatalogueStats(
-                    item.catalogue,
-                    item.encoder,
-                    item.generation,
+                    catalogue,
+                    item.encoder if item else None,
+                    item.generation if item else None,
                     counts.products,
                     counts.views,
                     counts.failures,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lookalike.core.encoder import Encoder
+from lookalike.core.encoders import parse_space
 from lookalike.core.errors import Conflict, Retry, Unavailable
 from lookalike.core.keys import catalogue_of, content_digest, segment_key
 from lookalike.core.ports import Clock, Stores
@@ -30,6 +31,7 @@ from lookalike.core.reconcile import (
     count_change,
     decide,
     is_empty,
+    refuse_excess,
     stale_views,
 )
 from lookalike.core.segment import Float32, Row, Segment, encode_segment
@@ -49,19 +51,24 @@ logger = logging.getLogger(__name__)
 
 _MAX_PASSES = 4
 _GAVE_UP = "gave-up"
+_SEGMENT_TYPE = "application/octet-stream"
 
 ProductId = tuple[str, str]
 
 
 @dataclass(slots=True)
 class _Pass:
-    """What one pass has read, decided and found undone. Keys in ``again`` need another pass."""
+    """What one pass has read, decided and found undone.
+
+    Keys in ``again`` need another pass; catalogues in ``unborn`` have no generation stored yet.
+    """
 
     seen: dict[str, Seen]
     failures: dict[str, Failure]
     before: dict[ProductId, Product]
     keys_of: dict[ProductId, list[str]]
     generation_of: dict[str, Generation]
+    unborn: set[str]
     after: dict[ProductId, Product] = field(default_factory=dict)
     embeddings: dict[str, Float32] = field(default_factory=dict)
     again: set[str] = field(default_factory=set)
@@ -116,8 +123,7 @@ class Ingest:
         -------
         dict
             The keys that have to be tried again, each with why. All others are done: searchable,
-            gone
-            or filed as failures.
+            gone or filed as failures.
         """
         wanted = [key for key in dict.fromkeys(keys) if not key.endswith("/")]
         try:
@@ -136,9 +142,16 @@ class Ingest:
     def give_up(self, keys: Sequence[str], error: Retry) -> None:
         """File failures for keys whose message will not be delivered again."""
         known = self._stores.failures.get_many(keys)
+        ids = {
+            key: (item.catalogue, item.product_id)
+            for key, item in self._observer.parse(keys).items()
+        }
+        products = self._stores.products.get_many(ids.values())
         for key in keys:
             info = self._stores.images.head(key)
-            if info is None:
+            product = products.get(ids[key]) if key in ids else None
+            live = product.views.get(key) if product else None
+            if info is None or (live is not None and live.etag == info.etag):
                 continue
             refused = Refused(
                 info.etag,
@@ -173,10 +186,15 @@ class Ingest:
         parsed = self._observer.parse(keys)
         product_of = {key: (item.catalogue, item.product_id) for key, item in parsed.items()}
         stored = self._stores.products.get_many(product_of.values())
-        generations = {
-            catalogue: self._generation(catalogue)
-            for catalogue in sorted({catalogue for catalogue, _ in product_of.values()})
-        }
+        space = self._default_space
+        generations: dict[str, Generation] = {}
+        unborn: set[str] = set()
+        for catalogue in sorted({catalogue for catalogue, _ in product_of.values()}):
+            current = self._stores.generations.current(catalogue)
+            if current is None:
+                unborn.add(catalogue)
+                current = Generation(catalogue, space, space, parse_space(space)[0].dim)
+            generations[catalogue] = current
         before = {
             product_id: stored.get(product_id)
             or Product(*product_id, generation=generations[product_id[0]].generation)
@@ -193,31 +211,23 @@ class Ingest:
                 for key, item in parsed.items()
                 if item.is_document
             },
-            encoder_of={
-                key: self._encoder_of(generations[item.catalogue].encoder)
-                for key, item in parsed.items()
-            },
+            encoder_of=lambda key: self._encoder_of(generations[product_of[key][0]].encoder),
             pool=self._pool,
         )
         keys_of: dict[ProductId, list[str]] = defaultdict(list)
         for key, product_id in product_of.items():
             keys_of[product_id].append(key)
-        return _Pass(seen, self._stores.failures.get_many(keys), before, dict(keys_of), generations)
-
-    def _generation(self, catalogue: str) -> Generation:
-        current = self._stores.generations.current(catalogue)
-        if current is not None:
-            return current
-        space = self._default_space
-        return self._stores.generations.create(
-            Generation(catalogue, space, space, self._encoder_of(space).dim)
-        )
+        failures = self._stores.failures.get_many(keys)
+        return _Pass(seen, failures, before, dict(keys_of), generations, unborn)
 
     def _decide(self, state: _Pass) -> None:
         now = self._clock()
         for product_id, keys in state.keys_of.items():
             before = state.before[product_id]
-            after = decide(before, {key: state.seen[key].observation for key in keys}, now)
+            seen = refuse_excess(before, {key: state.seen[key].observation for key in keys})
+            for key, observation in seen.items():
+                state.seen[key] = replace(state.seen[key], observation=observation)
+            after = decide(before, seen, now)
             if after is not before:
                 state.after[product_id] = after
 
@@ -259,12 +269,9 @@ class Ingest:
     def _commit_rows(self, state: _Pass) -> None:
         """Segments, then registry entries; the views learn where their rows are."""
         rows: dict[str, list[Row]] = defaultdict(list)
-        encoder_of_scope: dict[str, str] = {}
-        for product_id, after in state.after.items():
-            scope = self._scope(state, product_id)
-            encoder_of_scope[scope] = state.generation_of[product_id[0]].encoder
+        for (catalogue, _), after in state.after.items():
             attributes = after.attributes
-            rows[scope] += [
+            rows[catalogue] += [
                 Row(view.key, view.version, state.embeddings[view.key], attributes)
                 for view in stale_views(after)
             ]
@@ -275,19 +282,9 @@ class Ingest:
         }
         list(self._pool.map(self._put_thumbnail, thumbnails.items()))
         place: dict[tuple[str, str], tuple[str, int]] = {}
-        for scope, scope_rows in rows.items():
-            if not scope_rows:
-                continue
-            scope_rows.sort(key=lambda row: (row.key, row.version))
-            body = encode_segment(encoder_of_scope[scope], scope_rows)
-            digest = content_digest(body)
-            name = segment_key(scope, digest)
-            self._stores.index.put(name, body, "application/octet-stream", if_absent=True)
-            self._stores.registry.add(
-                SegmentEntry(scope, digest, len(scope_rows), len(body), self._clock())
-            )
-            for number, row in enumerate(scope_rows):
-                place[row.key, row.version] = (digest, number)
+        for catalogue, new in rows.items():
+            if new:
+                place.update(self._append(state, state.generation_of[catalogue], new))
         now = self._clock()
         for product_id, after in state.after.items():
             views = dict(after.views)
@@ -296,6 +293,23 @@ class Ingest:
                 at = view.searchable_at or now
                 views[view.key] = replace(view, segment=digest, row=number, searchable_at=at)
             state.after[product_id] = replace(after, views=views)
+
+    def _append(
+        self, state: _Pass, generation: Generation, rows: list[Row]
+    ) -> dict[tuple[str, str], tuple[str, int]]:
+        """Write one segment; gives (digest, row number) by (key, version)."""
+        if generation.catalogue in state.unborn:
+            # Its first rows: nothing may name a generation before it is there.
+            if self._stores.generations.create(generation) != generation:
+                raise Conflict(f"catalogue {generation.catalogue} got another generation meanwhile")
+            state.unborn.discard(generation.catalogue)
+        rows.sort(key=lambda row: (row.key, row.version))
+        body = encode_segment(generation.encoder, rows)
+        digest = content_digest(body)
+        scope = registry_scope(generation.catalogue, generation.generation)
+        self._stores.index.put(segment_key(scope, digest), body, _SEGMENT_TYPE, if_absent=True)
+        self._stores.registry.add(SegmentEntry(scope, digest, len(rows), len(body), self._clock()))
+        return {(row.key, row.version): (digest, number) for number, row in enumerate(rows)}
 
     def _put_thumbnail(self, item: tuple[str, bytes]) -> None:
         self._stores.index.put(item[0], item[1], "image/webp")

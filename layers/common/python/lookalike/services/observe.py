@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -68,7 +68,7 @@ class Observer:
         keys: Sequence[str],
         views: Mapping[str, View],
         documents: Mapping[str, Document | None],
-        encoder_of: Mapping[str, Encoder],
+        encoder_of: Callable[[str], Encoder],
         pool: Executor,
     ) -> dict[str, Seen]:
         """Look at each key.
@@ -82,7 +82,7 @@ class Observer:
         documents
             What the records say of product documents, for the keys that are documents.
         encoder_of
-            The encoder to prepare each image for.
+            Gives the encoder to prepare an image of a key for; asked only when there is one.
         pool
             Runs the reads.
         """
@@ -98,7 +98,7 @@ class Observer:
         seen: dict[str, Seen] = {}
         for key, found in zip(keys, pool.map(read, keys), strict=True):
             if isinstance(found, _Fetched):
-                seen[key] = self._decoded(key, found, encoder_of[key])
+                seen[key] = self._decoded(key, found, encoder_of(key))
             else:
                 seen[key] = Seen(found)
         return seen

@@ -55,9 +55,10 @@ class Sweep:
             in_bucket.update(_fingerprint(info.key) for info in page)
             objects += len(page)
             queued += self._ask(self._differing(page))
-        for generation in self._stores.generations.catalogues():
-            counts = Counts(failures=self._count_failures(generation.catalogue))
-            for records in self._pages(generation.catalogue):
+        known = {item.catalogue for item in self._stores.generations.catalogues()}
+        for catalogue in sorted(known | self._stores.counts.all().keys()):
+            counts = Counts(failures=self._count_failures(catalogue))
+            for records in self._pages(catalogue):
                 if self._clock() > deadline:
                     return SweepReport(objects, products, queued, finished=False)
                 products += len(records)
@@ -72,7 +73,7 @@ class Sweep:
                     sum(bool(product.views) for product in records),
                     sum(len(product.views) for product in records),
                 )
-            self._stores.counts.set(generation.catalogue, counts)
+            self._stores.counts.set(catalogue, counts)
         return SweepReport(objects, products, queued, finished=True)
 
     def _differing(self, page: list[ObjectInfo]) -> list[str]:
