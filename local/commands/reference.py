@@ -1,14 +1,21 @@
-"""Writes docs/cli.md: ``python -m local.commands.reference > docs/cli.md``."""
+"""Writes docs/cli.md: ``python -m local.commands.reference > docs/cli.md``.
+
+The page ends with the settings, which are read from the source of `lookalike.settings`.
+"""
 
 from __future__ import annotations
 
+import ast
 import inspect
 from collections.abc import Iterator
+from itertools import pairwise
 
 import click
 
+import lookalike.settings
 from local.cli import cli
 from local.commands import exits
+from lookalike.settings import PREFIX
 
 
 def reference() -> str:
@@ -26,6 +33,12 @@ def reference() -> str:
             command = cli.get_command(ctx, name)
             if command is not None:
                 parts += _section(command, click.Context(command, ctx, info_name=name), "##")
+    parts += [
+        "## Settings",
+        "Of the functions and of `lookalike up`, from the environment. Names of buckets, tables "
+        "and the queue come from the template.",
+        "| variable | default | |\n| --- | --- | --- |\n" + "\n".join(_settings()),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -55,6 +68,22 @@ def _options(command: click.Command, ctx: click.Context) -> Iterator[str]:
         if record is not None:
             names, text = (part.replace("|", "\\|") for part in record)
             yield f"| `{names}` | {text} |"
+
+
+def _settings() -> Iterator[str]:
+    """One row a setting: each is an annotated assignment with a text behind it."""
+    (settings,) = (
+        node
+        for node in ast.parse(inspect.getsource(lookalike.settings)).body
+        if isinstance(node, ast.ClassDef)
+    )
+    for field, text in pairwise(settings.body):
+        if not isinstance(field, ast.AnnAssign) or field.value is None:
+            continue
+        assert isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        name = PREFIX + ast.unparse(field.target).upper()
+        default = str(ast.literal_eval(field.value))
+        yield f"| `{name}` | {f'`{default}`' if default else ''} | {text.value.value!s} |"
 
 
 if __name__ == "__main__":

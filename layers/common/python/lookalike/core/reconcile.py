@@ -68,7 +68,7 @@ MAX_VIEWS = 250  # a record must stay well under DynamoDB's 400 kB
 
 
 def refuse_excess(product: Product, seen: Mapping[str, Observation]) -> dict[str, Observation]:
-    """What was seen, with new views that the record has no room for refused (``too-many-views``)."""
+    """What was seen, with new views beyond the limit refused (``too-many-views``)."""
     room = MAX_VIEWS - len(product.views)
     refused = dict(seen)
     for key in sorted(seen):
