@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -416,3 +417,26 @@ def test_giving_up_files_a_failure_unless_the_photo_is_searchable(system, photo)
     failures, _ = system.stores.failures.page("shop", 10)
     assert [(item.key, item.reason) for item in failures] == [("shop/b.jpg", "gave-up")]
     assert "throttled" in failures[0].detail
+
+
+def test_two_refreshes_of_an_index_take_turns(build, memory_stores, photo):
+    """A request that ends early leaves its refresh running when the next one begins."""
+    system = build(memory_stores)
+    upload(system, {"shop/a.jpg": photo(0)})
+    generation = memory_stores.generations.current("shop")
+    together, met = threading.Barrier(2), []
+    original = memory_stores.registry.live
+
+    def live(scope: str):
+        try:
+            together.wait(0.2)
+            met.append(scope)
+        except threading.BrokenBarrierError:
+            together.reset()
+        return original(scope)
+
+    memory_stores.registry.live = live
+    with ThreadPoolExecutor(2) as pool:
+        indexes = list(pool.map(system.query._live_index.get, [generation] * 2))
+    assert met == []
+    assert [len(index) for index in indexes] == [1, 1]

@@ -74,11 +74,12 @@ class ExactIndex:
             grown[:start] = self._embeddings[:start]
             self._embeddings = grown
         self._embeddings[start:end] = segment.embeddings()
-        for row, key in enumerate(segment.keys, start):
-            self._rows_of[key].append(row)
-        self._keys += segment.keys
         self._versions += segment.versions
         self.attributes += segment.attributes
+        # Last, as a search in another thread takes their number for the number of rows.
+        self._keys += segment.keys
+        for row, key in enumerate(segment.keys, start):
+            self._rows_of[key].append(row)
         self.segments.add(digest)
 
     def embedding(self, key: str, version: str) -> Float32 | None:

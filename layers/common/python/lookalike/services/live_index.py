@@ -6,6 +6,7 @@ Owns when to look for new segments, and reading them.
 from __future__ import annotations
 
 import logging
+import threading
 from concurrent.futures import Executor
 
 from lookalike.core.errors import CorruptFile
@@ -45,6 +46,8 @@ class LiveIndex:
         self._pool = pool
         self._clock = clock
         self._indexes: dict[str, tuple[ExactIndex, float]] = {}
+        # A request that ends early leaves its refresh running when the next one begins.
+        self._refreshing = threading.Lock()
 
     def get(self, generation: Generation, *, now: bool = False) -> ExactIndex:
         """The index of a generation.
@@ -52,13 +55,14 @@ class LiveIndex:
         With ``now`` the registry is asked whatever was known before.
         """
         scope = registry_scope(generation.catalogue, generation.generation)
-        index, asked_at = self._indexes.get(
-            scope, (ExactIndex(generation.encoder, generation.dim), float("-inf"))
-        )
-        at = self._clock()
-        if now or at - asked_at >= self._refresh_s:
-            self._load(index, scope)
-            self._indexes[scope] = (index, at)
+        with self._refreshing:
+            index, asked_at = self._indexes.get(
+                scope, (ExactIndex(generation.encoder, generation.dim), float("-inf"))
+            )
+            at = self._clock()
+            if now or at - asked_at >= self._refresh_s:
+                self._load(index, scope)
+                self._indexes[scope] = (index, at)
         return index
 
     def _load(self, index: ExactIndex, scope: str) -> None:
