@@ -15,16 +15,6 @@ from local.commands.connection import connect
 from local.commands.exits import Unreachable
 from local.commands.upload_plan import PlannedFile
 from local.state import FolderLock, State, write_state
-from lookalike.adapters.memory import (
-    MemoryCounts,
-    MemoryFailures,
-    MemoryGenerations,
-    MemoryObjectStore,
-    MemoryProducts,
-    MemoryQueue,
-    MemoryRegistry,
-    MemorySearchLog,
-)
 from lookalike.core.keys import parse_key
 from lookalike.core.ports import Stores
 from lookalike.core.types import Counts, Failure, Generation, Product, View
@@ -35,7 +25,6 @@ class Cloud:
     """Stores in memory behind the command, and a bucket whose text files are no images."""
 
     stores: Stores
-    queue: MemoryQueue
 
     def put(self, file: PlannedFile) -> str:
         body = Path(file.path).read_bytes()
@@ -58,22 +47,9 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cloud:
-    queue = MemoryQueue()
-    images, index = MemoryObjectStore(lambda: 0.0), MemoryObjectStore(lambda: 0.0)
-    stores = Stores(
-        images=images,
-        index=index,
-        products=MemoryProducts(),
-        failures=MemoryFailures(),
-        registry=MemoryRegistry(),
-        generations=MemoryGenerations(),
-        counts=MemoryCounts(),
-        log=MemorySearchLog(),
-        queue=queue,
-    )
-    made = Cloud(stores, queue)
-    monkeypatch.setattr("lookalike.wiring.aws_stores", lambda settings: stores)
+def cloud(memory_stores: Stores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cloud:
+    made = Cloud(memory_stores)
+    monkeypatch.setattr("lookalike.wiring.aws_stores", lambda settings: memory_stores)
     monkeypatch.setattr("local.commands.upload.bucket_put", lambda bucket: made.put)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("LOOKALIKE_INGEST_QUEUE_URL", "http://127.0.0.1:1/queue")
@@ -163,13 +139,13 @@ def test_failures_are_tried_again(cloud: Cloud) -> None:
         cloud.fail(key)
     assert run("failures", "retry", "--catalogue", "shop").exit_code == 0
     assert run("failures", "retry", "other/c.jpg").exit_code == 0
-    assert [json.loads(body)["keys"] for body in cloud.queue.bodies] == [
+    assert [json.loads(body)["keys"] for body in cloud.stores.queue.bodies] == [
         ["shop/a.jpg", "shop/b.jpg"],
         ["other/c.jpg"],
     ]
     unknown = run("failures", "retry", "shop/a.jpg", "shop/nope.jpg")
     assert unknown.exit_code == 1 and "Nothing failed under shop/nope.jpg" in unknown.output
-    assert len(cloud.queue.bodies) == 2
+    assert len(cloud.stores.queue.bodies) == 2
 
 
 def test_retrying_needs_the_queue(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

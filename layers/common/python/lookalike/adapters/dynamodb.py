@@ -1,26 +1,21 @@
 """The tables on DynamoDB: small conditional writes and reads by key; nothing is ever scanned.
 
-A record's fields that no key needs travel as one JSON text (``body``): encoding nested maps in
-DynamoDB's
-own types costs several times the CPU, and nothing filters on them.
+A record's fields that no key needs travel as one JSON text (``body``): docs/decisions/0003.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
-from botocore import xform_name
 from ulid import ULID
 
-from lookalike.adapters.aws import aws_errors, client
-from lookalike.adapters.signed import SignedRequests
-from lookalike.core.errors import Conflict, Unavailable
+from lookalike.adapters.table import Item, Table, decode_record, encode_record, text
+from lookalike.core.errors import Conflict
 from lookalike.core.keys import catalogue_of
 from lookalike.core.types import (
     Counts,
@@ -31,147 +26,15 @@ from lookalike.core.types import (
     SegmentEntry,
 )
 
-Item = dict[str, dict[str, str]]
-Record = TypeVar("Record")
-
-_BATCH_GET_LIMIT = 100  # DynamoDB's
-_BATCH_GET_ROUNDS = 6
 _RECENT_HOURS = 24
 _SEARCH_SHARDS = 4  # write heat of the search log is spread over so many partitions an hour
-
-
-def _text(value: str) -> dict[str, str]:
-    return {"S": value}
-
-
-def _body(record: object) -> dict[str, str]:
-    return _text(msgspec.json.encode(record).decode())
-
-
-def _record(item: Item, kind: type[Record]) -> Record:
-    return msgspec.json.decode(item["body"]["S"], type=kind)
-
-
-class _Table:
-    """One table: batched reads, one-page queries."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._signed = SignedRequests("dynamodb")
-
-    def call(self, operation: str, what: str = "", **parameters: Any) -> dict[str, Any]:
-        """Run one operation (its API name) with the API's own parameters; ``what`` is for errors.
-
-        Raises
-        ------
-        Conflict
-            The operation's condition does not hold.
-        Unavailable
-            Anything else that keeps it from being done.
-        """
-        if operation != "BatchGetItem":
-            parameters["TableName"] = self.name
-        answer = self._signed.send(
-            "POST",
-            "/",
-            {
-                "X-Amz-Target": f"DynamoDB_20120810.{operation}",
-                "Content-Type": "application/x-amz-json-1.0",
-            },
-            msgspec.json.encode(parameters),
-        )
-        if answer is not None and answer.status == 200:
-            found: dict[str, Any] = msgspec.json.decode(answer.body)
-            return found
-        with aws_errors(what or self.name):
-            found = getattr(client("dynamodb"), xform_name(operation))(**parameters)
-        return found
-
-    def get(self, key: Item) -> Item | None:
-        item: Item | None = self.call("GetItem", Key=key, ConsistentRead=True).get("Item")
-        return item
-
-    def get_many(self, keys: list[Item]) -> list[Item]:
-        chunks = [
-            keys[start : start + _BATCH_GET_LIMIT]
-            for start in range(0, len(keys), _BATCH_GET_LIMIT)
-        ]
-        return [item for chunk in chunks for item in self._get_chunk(chunk)]
-
-    def _get_chunk(self, keys: list[Item]) -> Iterator[Item]:
-        request: dict[str, Any] = {self.name: {"Keys": keys, "ConsistentRead": True}}
-        for _ in range(_BATCH_GET_ROUNDS):
-            answer = self.call("BatchGetItem", RequestItems=request)
-            yield from answer["Responses"].get(self.name, ())
-            request = answer.get("UnprocessedKeys") or {}
-            if not request:
-                return
-        raise Unavailable(f"{self.name} left keys unread {_BATCH_GET_ROUNDS} times")
-
-    def page(
-        self,
-        condition: str,
-        values: Item,
-        names: Mapping[str, str],
-        limit: int,
-        forward: bool = True,
-    ) -> tuple[list[Item], bool]:
-        """Up to ``limit`` items in order of the sort key, and whether there are more."""
-        items: list[Item] = []
-        start: dict[str, Any] = {}
-        while True:
-            answer = self.call(
-                "Query",
-                KeyConditionExpression=condition,
-                ExpressionAttributeValues=values,
-                ExpressionAttributeNames=names,
-                ConsistentRead=True,
-                ScanIndexForward=forward,
-                Limit=limit - len(items),
-                **start,
-            )
-            items += answer["Items"]
-            last = answer.get("LastEvaluatedKey")
-            if last is None or len(items) >= limit:
-                return items, last is not None
-            start = {"ExclusiveStartKey": last}
-
-    def partition(self, name: str, value: str) -> Iterator[Item]:
-        """Every item of one partition."""
-        start: dict[str, Any] = {}
-        while True:
-            answer = self.call(
-                "Query",
-                KeyConditionExpression="#p = :p",
-                ExpressionAttributeNames={"#p": name},
-                ExpressionAttributeValues={":p": _text(value)},
-                ConsistentRead=True,
-                **start,
-            )
-            yield from answer["Items"]
-            if (last := answer.get("LastEvaluatedKey")) is None:
-                return
-            start = {"ExclusiveStartKey": last}
-
-    def after(
-        self, partition: tuple[str, str], sort: str, limit: int, after: str
-    ) -> tuple[list[Item], str | None]:
-        """A page of one partition behind sort key ``after``, and the sort key to go on from."""
-        name, value = partition
-        condition, values, names = "#p = :p", {":p": _text(value)}, {"#p": name}
-        if after:
-            condition += " AND #s > :s"
-            values[":s"] = _text(after)
-            names["#s"] = sort
-        items, more = self.page(condition, values, names, limit)
-        return items, items[-1][sort]["S"] if more and items else None
 
 
 class DynamoProducts:
     """Product records; implements `lookalike.core.ports.ProductTable`."""
 
     def __init__(self, table: str) -> None:
-        self._table = _Table(table)
+        self._table = Table(table)
 
     def get_many(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Product]:
         """See `lookalike.core.ports.ProductTable`."""
@@ -181,11 +44,11 @@ class DynamoProducts:
 
     def put(self, product: Product) -> Product:
         """See `lookalike.core.ports.ProductTable`."""
-        body = _body(replace(product, revision=None))
+        body = encode_record(replace(product, revision=None))
         # Named by content: if the same record comes back later, a decision made on it still stands.
         revision = hashlib.blake2b(body["S"].encode(), digest_size=12).hexdigest()
         item = _product_key(product.catalogue, product.product_id)
-        item |= {"revision": _text(revision), "body": body}
+        item |= {"revision": text(revision), "body": body}
         self._table.call(
             "PutItem", f"product {product.product_id}", Item=item, **_unchanged(product)
         )
@@ -207,11 +70,11 @@ class DynamoProducts:
 
 
 def _product_key(catalogue: str, product_id: str) -> Item:
-    return {"catalogue": _text(catalogue), "product_id": _text(product_id)}
+    return {"catalogue": text(catalogue), "product_id": text(product_id)}
 
 
 def _product(item: Item) -> Product:
-    return replace(_record(item, Product), revision=item["revision"]["S"])
+    return replace(decode_record(item, Product), revision=item["revision"]["S"])
 
 
 def _unchanged(product: Product) -> dict[str, Any]:
@@ -219,7 +82,7 @@ def _unchanged(product: Product) -> dict[str, Any]:
         return {"ConditionExpression": "attribute_not_exists(revision)"}
     return {
         "ConditionExpression": "revision = :revision",
-        "ExpressionAttributeValues": {":revision": _text(product.revision)},
+        "ExpressionAttributeValues": {":revision": text(product.revision)},
     }
 
 
@@ -227,16 +90,18 @@ class DynamoFailures:
     """Failure records; implements `lookalike.core.ports.FailureTable`."""
 
     def __init__(self, table: str) -> None:
-        self._table = _Table(table)
+        self._table = Table(table)
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Failure]:
         """See `lookalike.core.ports.FailureTable`."""
         items = self._table.get_many([_failure_key(key) for key in dict.fromkeys(keys)])
-        return {failure.key: failure for failure in (_record(item, Failure) for item in items)}
+        return {
+            failure.key: failure for failure in (decode_record(item, Failure) for item in items)
+        }
 
     def put(self, failure: Failure) -> None:
         """See `lookalike.core.ports.FailureTable`."""
-        item = _failure_key(failure.key) | {"body": _body(failure)}
+        item = _failure_key(failure.key) | {"body": encode_record(failure)}
         self._table.call("PutItem", f"failure of {failure.key}", Item=item)
 
     def delete(self, key: str) -> None:
@@ -246,22 +111,26 @@ class DynamoFailures:
     def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Failure], str | None]:
         """See `lookalike.core.ports.FailureTable`."""
         items, go_on = self._table.after(("catalogue", catalogue), "key", limit, after)
-        return [_record(item, Failure) for item in items], go_on
+        return [decode_record(item, Failure) for item in items], go_on
 
 
 def _failure_key(key: str) -> Item:
-    return {"catalogue": _text(catalogue_of(key)), "key": _text(key)}
+    return {"catalogue": text(catalogue_of(key)), "key": text(key)}
 
 
 class DynamoRegistry:
     """Live segments; implements `lookalike.core.ports.Registry`."""
 
     def __init__(self, table: str) -> None:
-        self._table = _Table(table)
+        self._table = Table(table)
 
     def add(self, entry: SegmentEntry) -> None:
         """See `lookalike.core.ports.Registry`."""
-        item = {"scope": _text(entry.scope), "digest": _text(entry.digest), "body": _body(entry)}
+        item = {
+            "scope": text(entry.scope),
+            "digest": text(entry.digest),
+            "body": encode_record(entry),
+        }
         with suppress(Conflict):
             self._table.call(
                 "PutItem",
@@ -272,28 +141,28 @@ class DynamoRegistry:
 
     def live(self, scope: str) -> list[SegmentEntry]:
         """See `lookalike.core.ports.Registry`."""
-        return [_record(item, SegmentEntry) for item in self._table.partition("scope", scope)]
+        return [decode_record(item, SegmentEntry) for item in self._table.partition("scope", scope)]
 
 
 class DynamoGenerations:
     """Current generations; implements `lookalike.core.ports.GenerationTable`."""
 
     def __init__(self, table: str) -> None:
-        self._table = _Table(table)
+        self._table = Table(table)
 
     def current(self, catalogue: str) -> Generation | None:
         """See `lookalike.core.ports.GenerationTable`."""
-        item = self._table.get({"kind": _text("current"), "catalogue": _text(catalogue)})
-        return _record(item, Generation) if item else None
+        item = self._table.get({"kind": text("current"), "catalogue": text(catalogue)})
+        return decode_record(item, Generation) if item else None
 
     def create(self, generation: Generation) -> Generation:
         """See `lookalike.core.ports.GenerationTable`."""
-        key = {"kind": _text("current"), "catalogue": _text(generation.catalogue)}
+        key = {"kind": text("current"), "catalogue": text(generation.catalogue)}
         try:
             self._table.call(
                 "PutItem",
                 f"catalogue {generation.catalogue}",
-                Item=key | {"body": _body(generation)},
+                Item=key | {"body": encode_record(generation)},
                 ConditionExpression="attribute_not_exists(body)",
             )
         except Conflict:
@@ -302,14 +171,16 @@ class DynamoGenerations:
 
     def catalogues(self) -> list[Generation]:
         """See `lookalike.core.ports.GenerationTable`."""
-        return [_record(item, Generation) for item in self._table.partition("kind", "current")]
+        return [
+            decode_record(item, Generation) for item in self._table.partition("kind", "current")
+        ]
 
 
 class DynamoCounts:
     """Counts, in the generations table; implements `lookalike.core.ports.CountTable`."""
 
     def __init__(self, table: str) -> None:
-        self._table = _Table(table)
+        self._table = Table(table)
 
     def all(self) -> dict[str, Counts]:
         """See `lookalike.core.ports.CountTable`."""
@@ -341,7 +212,7 @@ _COUNTED = tuple(field.name for field in fields(Counts))
 
 
 def _counts_key(catalogue: str) -> Item:
-    return {"kind": _text("counts"), "catalogue": _text(catalogue)}
+    return {"kind": text("counts"), "catalogue": text(catalogue)}
 
 
 class DynamoSearchLog:
@@ -352,14 +223,14 @@ class DynamoSearchLog:
     """
 
     def __init__(self, table: str, retention_days: int) -> None:
-        self._table = _Table(table)
+        self._table = Table(table)
         self._retention_s = retention_days * 86_400
 
     def write(self, record: SearchRecord) -> None:
         """See `lookalike.core.ports.SearchLog`."""
         item = _search_key(record.query_id) | {
             "expires_at": {"N": str(int(record.at) + self._retention_s)},
-            "body": _body(record),
+            "body": encode_record(record),
         }
         self._table.call("PutItem", f"search {record.query_id}", Item=item)
 
@@ -370,7 +241,7 @@ class DynamoSearchLog:
         except ValueError:
             return None
         item = self._table.get(key)
-        return _record(item, SearchRecord) if item else None
+        return decode_record(item, SearchRecord) if item else None
 
     def recent(self, limit: int, now: float) -> list[SearchRecord]:
         """See `lookalike.core.ports.SearchLog`."""
@@ -380,12 +251,12 @@ class DynamoSearchLog:
             for shard in range(_SEARCH_SHARDS):
                 items, _ = self._table.page(
                     "#p = :p",
-                    {":p": _text(f"{hour}#{shard}")},
+                    {":p": text(f"{hour}#{shard}")},
                     {"#p": "bucket"},
                     limit,
                     forward=False,
                 )
-                found += [_record(item, SearchRecord) for item in items]
+                found += [decode_record(item, SearchRecord) for item in items]
             if len(found) >= limit:
                 break
         return sorted(found, key=lambda item: item.query_id, reverse=True)[:limit]
@@ -398,4 +269,4 @@ def _hour(at: float) -> str:
 def _search_key(query_id: str) -> Item:
     ulid = ULID.from_str(query_id)
     shard = ulid.bytes[-1] % _SEARCH_SHARDS
-    return {"bucket": _text(f"{_hour(ulid.timestamp)}#{shard}"), "query_id": _text(query_id)}
+    return {"bucket": text(f"{_hour(ulid.timestamp)}#{shard}"), "query_id": text(query_id)}

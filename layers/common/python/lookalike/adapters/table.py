@@ -1,0 +1,151 @@
+"""One DynamoDB table: its calls, batched reads, pages of a partition, records as JSON bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from botocore import xform_name
+
+from lookalike.adapters.aws import aws_errors, client
+from lookalike.adapters.signed import SignedRequests
+from lookalike.core.errors import Unavailable
+
+Item = dict[str, dict[str, str]]
+Record = TypeVar("Record")
+
+_BATCH_GET_LIMIT = 100  # DynamoDB's
+_BATCH_GET_ROUNDS = 6
+
+
+def text(value: str) -> dict[str, str]:
+    """A string attribute."""
+    return {"S": value}
+
+
+def encode_record(record: object) -> dict[str, str]:
+    """A record as one JSON text."""
+    return text(msgspec.json.encode(record).decode())
+
+
+def decode_record(item: Item, kind: type[Record]) -> Record:
+    """The record in an item's body."""
+    return msgspec.json.decode(item["body"]["S"], type=kind)
+
+
+class Table:
+    """One table: batched reads, one-page queries."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._signed = SignedRequests("dynamodb")
+
+    def call(self, operation: str, what: str = "", **parameters: Any) -> dict[str, Any]:
+        """Run one operation (its API name) with the API's own parameters; ``what`` is for errors.
+
+        Raises
+        ------
+        Conflict
+            The operation's condition does not hold.
+        Unavailable
+            Anything else that keeps it from being done.
+        """
+        if operation != "BatchGetItem":
+            parameters["TableName"] = self.name
+        answer = self._signed.send(
+            "POST",
+            "/",
+            {
+                "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+                "Content-Type": "application/x-amz-json-1.0",
+            },
+            msgspec.json.encode(parameters),
+        )
+        if answer is not None and answer.status == 200:
+            found: dict[str, Any] = msgspec.json.decode(answer.body)
+            return found
+        with aws_errors(what or self.name):
+            found = getattr(client("dynamodb"), xform_name(operation))(**parameters)
+        return found
+
+    def get(self, key: Item) -> Item | None:
+        """One item; None when there is none."""
+        item: Item | None = self.call("GetItem", Key=key, ConsistentRead=True).get("Item")
+        return item
+
+    def get_many(self, keys: list[Item]) -> list[Item]:
+        """The items that exist among the keys, in no order."""
+        chunks = [
+            keys[start : start + _BATCH_GET_LIMIT]
+            for start in range(0, len(keys), _BATCH_GET_LIMIT)
+        ]
+        return [item for chunk in chunks for item in self._get_chunk(chunk)]
+
+    def _get_chunk(self, keys: list[Item]) -> Iterator[Item]:
+        request: dict[str, Any] = {self.name: {"Keys": keys, "ConsistentRead": True}}
+        for _ in range(_BATCH_GET_ROUNDS):
+            answer = self.call("BatchGetItem", RequestItems=request)
+            yield from answer["Responses"].get(self.name, ())
+            request = answer.get("UnprocessedKeys") or {}
+            if not request:
+                return
+        raise Unavailable(f"{self.name} left keys unread {_BATCH_GET_ROUNDS} times")
+
+    def page(
+        self,
+        condition: str,
+        values: Item,
+        names: Mapping[str, str],
+        limit: int,
+        forward: bool = True,
+    ) -> tuple[list[Item], bool]:
+        """Up to ``limit`` items in order of the sort key, and whether there are more."""
+        items: list[Item] = []
+        start: dict[str, Any] = {}
+        while True:
+            answer = self.call(
+                "Query",
+                KeyConditionExpression=condition,
+                ExpressionAttributeValues=values,
+                ExpressionAttributeNames=names,
+                ConsistentRead=True,
+                ScanIndexForward=forward,
+                Limit=limit - len(items),
+                **start,
+            )
+            items += answer["Items"]
+            last = answer.get("LastEvaluatedKey")
+            if last is None or len(items) >= limit:
+                return items, last is not None
+            start = {"ExclusiveStartKey": last}
+
+    def partition(self, name: str, value: str) -> Iterator[Item]:
+        """Every item of one partition."""
+        start: dict[str, Any] = {}
+        while True:
+            answer = self.call(
+                "Query",
+                KeyConditionExpression="#p = :p",
+                ExpressionAttributeNames={"#p": name},
+                ExpressionAttributeValues={":p": text(value)},
+                ConsistentRead=True,
+                **start,
+            )
+            yield from answer["Items"]
+            if (last := answer.get("LastEvaluatedKey")) is None:
+                return
+            start = {"ExclusiveStartKey": last}
+
+    def after(
+        self, partition: tuple[str, str], sort: str, limit: int, after: str
+    ) -> tuple[list[Item], str | None]:
+        """A page of one partition behind sort key ``after``, and the sort key to go on from."""
+        name, value = partition
+        condition, values, names = "#p = :p", {":p": text(value)}, {"#p": name}
+        if after:
+            condition += " AND #s > :s"
+            values[":s"] = text(after)
+            names["#s"] = sort
+        items, more = self.page(condition, values, names, limit)
+        return items, items[-1][sort]["S"] if more and items else None
