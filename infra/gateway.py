@@ -13,6 +13,7 @@ from typing import Any
 Json = dict[str, Any]
 
 ANY_METHOD = "x-amazon-apigateway-any-method"
+ALLOW_METHODS = "method.response.header.Access-Control-Allow-Methods"
 ALLOW_ANY_ORIGIN = "gatewayresponse.header.Access-Control-Allow-Origin"
 CONTENT_TYPE = "gatewayresponse.header.Content-Type"
 
@@ -22,7 +23,7 @@ GATEWAY_RESPONSES: dict[str, tuple[int, str, str, str]] = {
         413,
         "too-large",
         "Too large",
-        "The body is over the limit of 10 MB. Ask POST /uploads for an upload of larger images.",
+        "The body is too large: images over 4.5 MB go through POST /uploads.",
     ),
     "UNSUPPORTED_MEDIA_TYPE": (
         415,
@@ -62,6 +63,7 @@ def finish_api(properties: Json) -> Json:
         # The function answers a wrong method with 405 and Allow; the gateway alone would say that
         # the route does not exist.
         methods[ANY_METHOD] = _any_method(next(iter(methods.values())))
+        _keep_pages_from_deleting(methods)
     definition["x-amazon-apigateway-gateway-responses"] = {
         name: gateway_response(*problem) for name, problem in GATEWAY_RESPONSES.items()
     }
@@ -86,6 +88,16 @@ def gateway_response(status: int, kind: str, title: str, detail: str) -> Json:
         },
         "responseTemplates": {"application/json": json.dumps(problem)},
     }
+
+
+def _keep_pages_from_deleting(methods: Json) -> None:
+    """A web page of any origin may search; it may not delete."""
+    if (preflight := methods.get("options")) is None:
+        return
+    answer = preflight["x-amazon-apigateway-integration"]["responses"]["default"]
+    allowed = answer["responseParameters"][ALLOW_METHODS].strip("'").split(",")
+    kept = ",".join(method for method in allowed if method != "DELETE")
+    answer["responseParameters"][ALLOW_METHODS] = f"'{kept}'"
 
 
 def _any_method(method: Json) -> Json:

@@ -181,7 +181,7 @@ def _search_row(record: SearchRecord) -> list[str]:
         record.kind,
         record.catalogue,
         record.filter,
-        record.error or best[0] or "nothing",
+        best[0] or "nothing",
         f"{best[2]:.3f}" if record.results else "",
         str(len(record.results)),
         f"{float(record.took_ms.get('total', 0.0)):.0f} ms",

@@ -9,7 +9,6 @@ from typing import Any
 from chalice.app import Blueprint, CORSConfig, Request, Response
 
 from chalicelib.log import logger
-from lookalike.core.errors import LookalikeError
 from lookalike.http.message import HttpAnswer, HttpRequest, json_answer
 from lookalike.http.problems import framework_problem, problem_answer, problem_of
 
@@ -41,9 +40,9 @@ def answer_of(view: View, request: HttpRequest) -> HttpAnswer:
         result = view(request)
         return result if isinstance(result, HttpAnswer) else json_answer(result)
     except Exception as error:
-        if not isinstance(error, LookalikeError):
-            logger.exception("unexpected error", path=request.path, request_id=request.request_id)
         problem = problem_of(error, request.request_id)
+        if problem.status == 500:
+            logger.exception("unexpected error", path=request.path, request_id=request.request_id)
         if problem.status == 503:
             logger.warning(
                 "unavailable", path=request.path, request_id=request.request_id, cause=str(error)

@@ -18,9 +18,8 @@ def embed(event: SQSEvent) -> BatchResponse:
     batch = read_batch(event.to_dict(), wiring.services().settings.max_receives)
     for message in batch.unreadable:
         logger.error("message not understood", message_id=message.message_id, error=message.error)
+    ingest.give_up(batch.last_chances)
     retries = ingest.reconcile(batch.keys)
     for key, error in retries.items():
         logger.warning("object postponed", key=key, error=str(error))
-        if key in batch.last_chances:
-            ingest.give_up([key], error)
     return batch_response(batch.failed(retries))

@@ -413,10 +413,87 @@ def test_deletions_and_bad_files_make_no_catalogue_but_their_failures_are_seen(s
 def test_giving_up_files_a_failure_unless_the_photo_is_searchable(system, photo):
     upload(system, {"shop/a.jpg": photo(0)})
     system.stores.images.put_object("shop/b.jpg", photo(1))
-    system.ingest.give_up(["shop/a.jpg", "shop/b.jpg", "shop/gone.jpg"], Unavailable("throttled"))
+    system.ingest.give_up(["shop/a.jpg", "shop/b.jpg", "shop/gone.jpg"])
     failures, _ = system.stores.failures.page("shop", 10)
     assert [(item.key, item.reason) for item in failures] == [("shop/b.jpg", "gave-up")]
-    assert "throttled" in failures[0].detail
+    assert system.ingest.reconcile(["shop/b.jpg"]) == {}
+    assert system.stores.failures.page("shop", 10) == ([], None)
+
+
+def test_many_keys_are_read_a_few_at_a_time(system, photo):
+    images, reading, most = system.stores.images, [], []
+    original = images.get
+
+    def get(key, limit):
+        reading.append(key)
+        most.append(len(reading))
+        return original(key, limit)
+
+    images.get = get
+    looked_at = system.stores.products.get_many
+
+    def get_many(ids):
+        reading.clear()  # a new pass: what the last one held is gone
+        return looked_at(ids)
+
+    system.stores.products.get_many = get_many
+    files = {f"shop/p{seed:02d}.jpg": photo(seed) for seed in range(25)}
+    upload(system, files)
+    assert max(most) == 10
+    assert system.stores.counts.all()["shop"].views == 25
+
+
+def test_new_metadata_within_the_same_second_is_seen(system, photo):
+    images = system.stores.images
+    images._clock = lambda: 1_700_000_000.0
+    upload(system, {"shop/a.jpg": photo(0)}, price="5")
+    upload(system, {"shop/a.jpg": photo(0)}, price="6")
+    assert system.catalogue.product("shop", "a").attributes == {"price": 6}
+
+
+def test_the_sweep_sees_vanished_documents_and_failures_and_new_metadata(system, photo):
+    upload(system, {"shop/a.jpg": photo(0), "shop/b.jpg": photo(1)})
+    upload(system, {"shop/a/product.json": b'{"price": 1}', "shop/bad.jpg": b"no photo"})
+    assert system.sweep.run(deadline=float("inf")).queued == 0
+    images = system.stores.images
+    images.delete("shop/a/product.json")
+    images.delete("shop/bad.jpg")
+    images.put_object("shop/b.jpg", photo(1), metadata={"price": "2"})
+    assert system.sweep.run(deadline=float("inf")).queued == 3
+    asked = [key for body in system.stores.queue.bodies for key in json.loads(body)["keys"]]
+    assert system.ingest.reconcile(asked) == {}
+    assert system.catalogue.product("shop", "a").attributes == {}
+    assert system.catalogue.product("shop", "b").attributes == {"price": 2}
+    assert system.sweep.run(deadline=float("inf")).queued == 0
+
+
+def test_deleting_a_product_takes_failed_and_pending_views_along(system, photo):
+    upload(system, {"shop/a.jpg": photo(0), "shop/a/bad.jpg": b"no photo", "shop/b.jpg": photo(1)})
+    system.stores.images.put_object("shop/a/pending.jpg", photo(2))
+    system.stores.images.put_object("shop/a.b.jpg", photo(3))
+    system.catalogue.delete("shop", "a")
+    assert [item.key for item in system.stores.images.list("")] == ["shop/a.b.jpg", "shop/b.jpg"]
+    assert system.stores.failures.page("shop", 10) == ([], None)
+    system.stores.images.put_object("shop/c/bad.jpg", b"no photo")
+    system.catalogue.delete("shop", "c")
+    with pytest.raises(NotFound):
+        system.catalogue.delete("shop", "c")
+
+
+def test_undecodable_photos_during_a_slow_load_hold_nothing_up(build, memory_stores, photo):
+    """Each leaves a refresh behind; they must not wait for each other's threads."""
+    system = build(memory_stores)
+    for number in range(3):
+        upload(system, {f"shop/p{number}.jpg": photo(number)})
+    fresh, opened = build(memory_stores), threading.Event()
+    search(system, photo(0))
+    original = memory_stores.registry.live
+    memory_stores.registry.live = lambda scope: opened.wait(10) and original(scope)
+    for _ in range(40):
+        with pytest.raises(Unindexable):
+            search(fresh, b"no photo")
+    opened.set()
+    assert sorted(search(fresh, photo(0))) == ["p0", "p1", "p2"]
 
 
 def test_two_refreshes_of_an_index_take_turns(build, memory_stores, photo):

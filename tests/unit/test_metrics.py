@@ -9,7 +9,6 @@ from lookalike.core.metrics import (
     average_precision_at_k,
     mean_average_precision_at_k,
     precision_at_k,
-    recall_at_k,
 )
 
 # rel = 1 0 1 0 0 1; R = 4. Worked by hand: P@1 = 1, P@3 = 2/3, P@6 = 3/6.
@@ -25,11 +24,6 @@ def test_precision_counts_relevant_results_over_k() -> None:
 def test_precision_of_a_short_list_is_over_k() -> None:
     assert precision_at_k([True, True], 10) == pytest.approx(0.2)
     assert precision_at_k([], 10) == 0.0
-
-
-def test_recall_is_over_all_relevant_items() -> None:
-    assert recall_at_k(RANKED, 3, 4) == pytest.approx(2 / 4)
-    assert recall_at_k(RANKED, 6, 4) == pytest.approx(3 / 4)
 
 
 def test_average_precision_by_hand() -> None:
@@ -86,7 +80,7 @@ def test_k_below_one_is_refused(k: int) -> None:
 
 def test_judgements_that_cannot_be_are_refused() -> None:
     with pytest.raises(ValueError, match="of only 2"):
-        recall_at_k(RANKED, 6, 2)
+        average_precision_at_k(RANKED, 6, 2)
     with pytest.raises(ValueError, match="at least 1"):
         average_precision_at_k([False], 1, 0)
     with pytest.raises(ValueError, match="one dimension"):

@@ -54,7 +54,7 @@ class Settings:
     """Largest image file that is indexed, in bytes."""
     max_image_pixels: int = 100_000_000
     """Largest image that is decoded, in pixels."""
-    max_document_bytes: int = 262_144
+    max_document_bytes: int = 65_536
     """Largest ``product.json``, in bytes."""
     refresh_s: float = 0.5
     """Seconds after which a query asks again for new segments and for its generation."""

@@ -101,7 +101,8 @@ def build_services(settings: Settings, stores: Stores, ids: Ids) -> Services:
         QueryEmbedder(stores, live_index, encoder_of, limits),
         settings.url_expires_s,
         settings.refresh_s,
-        pool,
+        ThreadPoolExecutor(1, thread_name_prefix="refresh"),
+        ThreadPoolExecutor(2, thread_name_prefix="search-log"),
         clock,
         ids,
     )

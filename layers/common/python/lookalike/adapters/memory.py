@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from lookalike.core.errors import Conflict, Unindexable
+from lookalike.core.errors import Conflict, too_large
 from lookalike.core.keys import catalogue_of
 from lookalike.core.ports import Clock
 from lookalike.core.types import (
@@ -58,11 +58,6 @@ class MemoryObjectStore:
             raise too_large(found[0].size_bytes, max_bytes)
         return found
 
-    def get_range(self, key: str, start: int, length: int) -> bytes | None:
-        """See `lookalike.core.ports.ObjectStore`."""
-        found = self._objects.get(key)
-        return found[1][start : start + length] if found else None
-
     def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
         """See `lookalike.core.ports.ObjectStore`."""
         if not (if_absent and key in self._objects):
@@ -73,10 +68,10 @@ class MemoryObjectStore:
         with self._lock:
             self._objects.pop(key, None)
 
-    def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See `lookalike.core.ports.ObjectStore`."""
         for key in sorted(self._objects):
-            if key.startswith(prefix) and key > start_after:
+            if key.startswith(prefix):
                 yield replace(self._objects[key][0], metadata={})
 
     def url(self, key: str, expires_s: int) -> str:
@@ -86,14 +81,6 @@ class MemoryObjectStore:
     def upload_form(self, key: str, max_bytes: int, expires_s: int) -> tuple[str, dict[str, str]]:
         """See `lookalike.core.ports.ObjectStore`."""
         return "memory:///", {"key": key, "max_bytes": str(max_bytes)}
-
-
-def too_large(size_bytes: int, max_bytes: int) -> Unindexable:
-    """The error of every `ObjectStore.get` for an object over the limit."""
-    return Unindexable(
-        "too-large",
-        f"The file has {size_bytes / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are read.",
-    )
 
 
 class MemoryProducts:

@@ -8,10 +8,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from lookalike.adapters.aws import aws_errors, client, is_not_found
-from lookalike.adapters.memory import too_large
+from lookalike.adapters.aws import aws_errors, client, error_code, is_not_found
 from lookalike.adapters.signed import SignedRequests
-from lookalike.core.errors import Conflict
+from lookalike.core.errors import too_large
 from lookalike.core.types import ObjectInfo
 
 _METADATA = "x-amz-meta-"
@@ -61,20 +60,6 @@ class S3ObjectStore:
                 raise too_large(info.size_bytes, max_bytes)
             return info, response["Body"].read()
 
-    def get_range(self, key: str, start: int, length: int) -> bytes | None:
-        """See `lookalike.core.ports.ObjectStore`."""
-        with aws_errors(f"reading {key}"):
-            try:
-                response = self._s3.get_object(
-                    Bucket=self.bucket, Key=key, Range=f"bytes={start}-{start + length - 1}"
-                )
-            except ClientError as error:
-                if is_not_found(error):
-                    return None
-                raise
-            body: bytes = response["Body"].read()
-            return body
-
     def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
         """See `lookalike.core.ports.ObjectStore`."""
         headers = {"Content-Type": content_type} | ({"If-None-Match": "*"} if if_absent else {})
@@ -83,24 +68,24 @@ class S3ObjectStore:
         if answer is not None and (answer.status == 200 or (if_absent and answer.status == 412)):
             return
         condition = {"IfNoneMatch": "*"} if if_absent else {}
-        try:
-            with aws_errors(f"writing {key}"):
+        with aws_errors(f"writing {key}"):
+            try:
                 self._s3.put_object(
                     Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, **condition
                 )
-        except Conflict:
-            if not if_absent:
-                raise
+            except ClientError as error:
+                if not (if_absent and error_code(error) in {"PreconditionFailed", "412"}):
+                    raise
 
     def delete(self, key: str) -> None:
         """See `lookalike.core.ports.ObjectStore`."""
         with aws_errors(f"deleting {key}"):
             self._s3.delete_object(Bucket=self.bucket, Key=key)
 
-    def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See `lookalike.core.ports.ObjectStore`."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=prefix, StartAfter=start_after
+            Bucket=self.bucket, Prefix=prefix
         )
         with aws_errors(f"listing {prefix or self.bucket}"):
             for page in pages:

@@ -8,10 +8,12 @@ every caller falls back to it. docs/decisions/0005-signed-requests.md has the fi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
+from urllib.request import getproxies
 
 import urllib3
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
@@ -20,6 +22,7 @@ from botocore.awsrequest import AWSRequest
 from lookalike.adapters.aws import client, credentials
 
 _TIMEOUT = urllib3.Timeout(connect=3, read=20)
+_DOTS = frozenset({".", ".."})
 _POOL = urllib3.PoolManager(maxsize=32, retries=False, timeout=_TIMEOUT)
 
 
@@ -47,6 +50,7 @@ class SignedRequests:
         self._region = meta.region_name
         self._endpoint = meta.endpoint_url.rstrip("/")
         self._host = urlsplit(self._endpoint).netloc
+        self._direct = not (getproxies() or os.environ.get("AWS_CA_BUNDLE"))
 
     def url(self, path: str, expires_s: int) -> str:
         """A presigned URL of an S3 object."""
@@ -64,7 +68,10 @@ class SignedRequests:
         body: bytes = b"",
         max_bytes: int | None = None,
     ) -> Answer | None:
-        """Send once; None when no whole answer came.
+        """Send once; None when no whole answer came, or when this is not for us to send.
+
+        That is a path with dotted segments, which urllib3 would resolve to another object, and any
+        request where a proxy or a certificate bundle is set up for the SDK.
 
         Parameters
         ----------
@@ -77,6 +84,8 @@ class SignedRequests:
         max_bytes
             An answer that is longer comes without its body.
         """
+        if not self._direct or not _DOTS.isdisjoint(path.split("/")):
+            return None
         request: Any = AWSRequest(
             method,
             self._endpoint + quote(path, safe="/~"),

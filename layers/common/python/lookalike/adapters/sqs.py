@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from lookalike.adapters.aws import aws_errors, client
 from lookalike.core.errors import Unavailable
 
-_KEYS_A_MESSAGE = 10  # as many as the embed function takes messages, so that a message stays small
 _MESSAGES_A_CALL = 10  # SQS's limit
 
 
@@ -22,10 +21,8 @@ class SqsQueue:
 
     def send_keys(self, keys: Sequence[str]) -> None:
         """See `lookalike.core.ports.Queue`."""
-        bodies = (
-            json.dumps({"keys": list(keys[start : start + _KEYS_A_MESSAGE])})
-            for start in range(0, len(keys), _KEYS_A_MESSAGE)
-        )
+        # A message a key, as bucket events are: one that fails comes again alone.
+        bodies = (json.dumps({"keys": [key]}) for key in keys)
         while batch := list(itertools.islice(bodies, _MESSAGES_A_CALL)):
             entries = [{"Id": str(i), "MessageBody": body} for i, body in enumerate(batch)]
             with aws_errors("sending to the ingest queue"):

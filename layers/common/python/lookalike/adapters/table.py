@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -84,12 +86,13 @@ class Table:
 
     def _get_chunk(self, keys: list[Item]) -> Iterator[Item]:
         request: dict[str, Any] = {self.name: {"Keys": keys, "ConsistentRead": True}}
-        for _ in range(_BATCH_GET_ROUNDS):
+        for attempt in range(_BATCH_GET_ROUNDS):
             answer = self.call("BatchGetItem", RequestItems=request)
             yield from answer["Responses"].get(self.name, ())
             request = answer.get("UnprocessedKeys") or {}
             if not request:
                 return
+            time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
         raise Unavailable(f"{self.name} left keys unread {_BATCH_GET_ROUNDS} times")
 
     def page(

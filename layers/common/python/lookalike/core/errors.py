@@ -1,18 +1,18 @@
 """Every error Lookalike raises on purpose, branching by what the caller does next.
 
 LookalikeError
-├── Retry                the same call may succeed later: redeliver the message, answer 503
-│   ├── Conflict         a conditional write lost its race: read again, then decide again
-│   └── Unavailable      a store or an encoder cannot be reached right now
-├── CorruptFile          a stored file is truncated or altered: it is named and never searched
-├── Unindexable          this image or document will never be indexed as it is: failure record,
-│                        or a 4xx when it came with a request
-└── Reject               this request will never be served as it is: one 4xx
-├── InvalidRequest   422, a value is wrong (names the parameter)
-├── MalformedBody    400, the body cannot be read at all
-├── NotFound         404
-├── TooLarge         413
-└── UnsupportedMedia 415
+├── Retry                 the same call may succeed later: redeliver the message, answer 503
+│   ├── Conflict          a conditional write lost its race: read again, then decide again
+│   └── Unavailable       a store or an encoder cannot be reached right now
+├── CorruptFile           a stored file is truncated or altered: named, never searched
+├── Unindexable           this object will never be indexed as it is: a failure record, or a
+│                         4xx when it came with a request
+└── Reject                this request will never be served as it is: one 4xx
+├── InvalidRequest    422, a value is wrong (names the parameter)
+├── MalformedBody     400, the body cannot be read at all
+├── NotFound          404
+├── TooLarge          413
+└── UnsupportedMedia  415
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
     "Unavailable",
     "Unindexable",
     "UnsupportedMedia",
+    "too_large",
 ]
 
 
@@ -123,3 +124,11 @@ class UnsupportedMedia(Reject):
 
     status = 415
     title = "Unsupported media type"
+
+
+def too_large(size_bytes: int, max_bytes: int) -> Unindexable:
+    """The error of every `ObjectStore.get` for an object over the limit."""
+    return Unindexable(
+        "too-large",
+        f"The file has {size_bytes / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are read.",
+    )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lookalike.core.attributes import typed
+from lookalike.core.attributes import MAX_NAME_CHARS, MAX_TEXT_CHARS, typed
 from lookalike.core.errors import InvalidRequest
 from lookalike.core.types import Attributes, Scalar
 
@@ -130,6 +130,8 @@ def _checked(conditions: list[Condition]) -> Filter:
 
 
 def _condition(attribute: str, operator: object, operand: object) -> Condition:
+    if len(attribute) > MAX_NAME_CHARS:
+        raise _invalid(f"An attribute's name has at most {MAX_NAME_CHARS} characters.")
     if operator == "exists":
         if not isinstance(operand, bool):
             raise _invalid(f"“{attribute}”: exists takes true or false.")
@@ -141,6 +143,8 @@ def _condition(attribute: str, operator: object, operand: object) -> Condition:
     if not isinstance(operands, list | tuple) or not 0 < len(operands) <= MAX_VALUES:
         raise _invalid(f"“{attribute}”: in takes a list of 1 to {MAX_VALUES} values.")
     for item in operands:
+        if isinstance(item, str) and len(item) > MAX_TEXT_CHARS:
+            raise _invalid(f"“{attribute}”: a value may have at most {MAX_TEXT_CHARS} characters.")
         if not isinstance(item, str | int | float | bool) or item != item:
             raise _invalid(f"“{attribute}”: a value must be a text, a number, true or false.")
     return Condition(attribute, str(operator), tuple(_comparable(item) for item in operands))

@@ -56,6 +56,8 @@ _TRANSPOSE = {
 }
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 _MAX_PROFILE_BYTES = 4_000_000
+_START_OF_SCAN = b"\xff\xda"
+MAX_SCANS = 100  # encoders write about ten, and a thumbnail in the EXIF has its own
 _BAND_ROWS = 256
 
 
@@ -100,8 +102,8 @@ def decode(data: bytes, limits: ImageLimits, min_side: int | None = None) -> Dec
     Raises
     ------
     Unindexable
-        ``empty-file``, ``too-large``, ``too-many-pixels``, ``not-an-image``, ``missing-codec`` or
-        ``corrupt-image``.
+        ``empty-file``, ``too-large``, ``too-many-pixels``, ``too-many-scans``, ``not-an-image``,
+        ``missing-codec`` or ``corrupt-image``.
     """
     if not data:
         raise Unindexable("empty-file", "The file is empty.")
@@ -119,6 +121,11 @@ def decode(data: bytes, limits: ImageLimits, min_side: int | None = None) -> Dec
         )
     if kind == "HEIF":
         _require_heif()
+    # Each scan of a progressive JPEG goes over the whole picture: a small file can ask for hours.
+    if kind == "JPEG" and data.count(_START_OF_SCAN) > MAX_SCANS:
+        raise Unindexable(
+            "too-many-scans", f"The JPEG file has over {MAX_SCANS} scans; save it as a plain one."
+        )
     try:
         # The decoders parse hostile bytes and let through whatever that trips over (struct.error,
         # SyntaxError, ZeroDivisionError, MemoryError …): for the owner of the file it is all one.

@@ -84,6 +84,15 @@ def parse_key(key: str) -> ObjectKey:
     return ObjectKey(key, catalogue, product_id, stem)
 
 
+def product_of(key: str) -> tuple[str, str] | None:
+    """(catalogue, product_id) of a key; None for one that names no image and no document."""
+    try:
+        parsed = parse_key(key)
+    except Unindexable:
+        return None
+    return parsed.catalogue, parsed.product_id
+
+
 def _check_name(name: str) -> None:
     if not name or name in {".", ".."}:
         raise Unindexable("bad-key", "A folder or file name in the key is empty, “.” or “..”.")

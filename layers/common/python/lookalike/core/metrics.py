@@ -18,7 +18,6 @@ __all__ = [
     "average_precision_at_k",
     "mean_average_precision_at_k",
     "precision_at_k",
-    "recall_at_k",
 ]
 
 
@@ -43,33 +42,6 @@ def precision_at_k(relevant: ArrayLike, k: int) -> float:
         ``k`` is less than 1, or ``relevant`` is not one-dimensional.
     """
     return float(_first(relevant, k).sum()) / k
-
-
-def recall_at_k(relevant: ArrayLike, k: int, total_relevant: int) -> float:
-    """The share of all relevant items that are among the first k: R@k = (1/R) Σ_{i≤k} rel(i).
-
-    Parameters
-    ----------
-    relevant
-        (n,) bool, in rank order.
-    k
-        Cut-off, at least 1.
-    total_relevant
-        R, how many relevant items there are in the whole collection.
-
-    Returns
-    -------
-    float
-        In [0, 1].
-
-    Raises
-    ------
-    ValueError
-        ``k`` or R is less than 1, or there are more relevant results than R.
-    """
-    first = _first(relevant, k)
-    _check_total(first, total_relevant)
-    return float(first.sum()) / total_relevant
 
 
 def average_precision_at_k(relevant: ArrayLike, k: int, total_relevant: int | None) -> float:

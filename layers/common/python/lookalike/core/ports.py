@@ -36,16 +36,13 @@ class ObjectStore(Protocol):
             ``too-large`` when it is over ``max_bytes``; its body is not read then.
         """
 
-    def get_range(self, key: str, start: int, length: int) -> bytes | None:
-        """Read ``length`` bytes from ``start``; None when the bucket does not hold the object."""
-
     def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
         """Write an object; with ``if_absent`` an object that is there already is left as it is."""
 
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
 
-    def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Objects under a prefix in key order, read in pages as the iterator is consumed."""
 
     def url(self, key: str, expires_s: int) -> str:

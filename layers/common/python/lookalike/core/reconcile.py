@@ -64,7 +64,8 @@ class Refused:
 Observation = Gone | Unchanged | Touched | NewView | NewDocument | Refused
 
 
-MAX_VIEWS = 250  # a record must stay well under DynamoDB's 400 kB
+# A record must stay under DynamoDB's 400 kB: at most 2 kB of S3 metadata a view, and a document.
+MAX_VIEWS = 100
 
 
 def refuse_excess(product: Product, seen: Mapping[str, Observation]) -> dict[str, Observation]:

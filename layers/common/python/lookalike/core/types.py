@@ -165,7 +165,6 @@ class SearchRecord:
     results: tuple[tuple[str, str, float], ...]  # (product_id, view, score)
     took_ms: Mapping[str, float]
     filter: str = ""
-    error: str = ""
 
 
 def registry_scope(catalogue: str, generation: str, shard: str = "0") -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from lookalike import __version__
 from lookalike.core.errors import InvalidRequest, NotFound, Retry
-from lookalike.core.keys import PRODUCT_DOCUMENT
+from lookalike.core.keys import DEFAULT_CATALOGUE, product_of
 from lookalike.core.ports import Stores
 from lookalike.core.types import AttributeValue, Counts, Failure, Product, registry_scope
 
@@ -130,9 +130,9 @@ class Catalogue:
         Retry
             Not everything could be deleted; the same call finishes it.
         """
-        product = self._record(catalogue, product_id)
-        # The document goes even if it is not in the record, as one that could not be read is not.
-        keys = [*product.views, f"{catalogue}/{product_id}/{PRODUCT_DOCUMENT}"]
+        keys = self._objects_of(catalogue, product_id)
+        if not keys:
+            self._record(catalogue, product_id)
         for key in keys:
             self._stores.images.delete(key)
         for error in self._reconcile(keys).values():
@@ -184,6 +184,18 @@ class Catalogue:
     def health(self) -> Health:
         """Ask a table; raises `Retry` when it does not answer."""
         return Health("ok", len(self._stores.generations.catalogues()))
+
+    def _objects_of(self, catalogue: str, product_id: str) -> list[str]:
+        """Every object of a product: what is live, what failed and what is yet to be indexed."""
+        prefixes = [f"{catalogue}/{product_id}/", f"{catalogue}/{product_id}."]
+        if catalogue == DEFAULT_CATALOGUE:
+            prefixes.append(f"{product_id}.")
+        id_ = (catalogue, product_id)
+        product = self._stores.products.get_many([id_]).get(id_)
+        keys = set(product.views if product else ())
+        for prefix in prefixes:
+            keys |= {info.key for info in self._stores.images.list(prefix)}
+        return sorted(key for key in keys if product_of(key) == id_)
 
     def _record(self, catalogue: str, product_id: str) -> Product:
         id_ = (catalogue, product_id)

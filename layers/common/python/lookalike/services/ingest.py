@@ -50,6 +50,7 @@ from lookalike.services.segments import read_segment
 logger = logging.getLogger(__name__)
 
 _MAX_PASSES = 4
+_KEYS_AT_ONCE = 10  # so many files, of the largest size admitted, are in memory together
 _GAVE_UP = "gave-up"
 _SEGMENT_TYPE = "application/octet-stream"
 
@@ -126,6 +127,12 @@ class Ingest:
             gone or filed as failures.
         """
         wanted = [key for key in dict.fromkeys(keys) if not key.endswith("/")]
+        failed: dict[str, Retry] = {}
+        for start in range(0, len(wanted), _KEYS_AT_ONCE):
+            failed.update(self._reconcile_few(wanted[start : start + _KEYS_AT_ONCE]))
+        return failed
+
+    def _reconcile_few(self, wanted: list[str]) -> dict[str, Retry]:
         try:
             return self._reconcile(wanted)
         except Retry as error:
@@ -136,11 +143,17 @@ class Ingest:
                 return {wanted[0]: Unavailable(f"indexing failed: {error!r}")}
             # One object that meets a defect must not take its neighbours along.
             logger.exception("a batch of %d failed; trying each alone", len(wanted))
-            alone = (self.reconcile([key]) for key in wanted)
+            alone = (self._reconcile_few([key]) for key in wanted)
             return {key: error for failed in alone for key, error in failed.items()}
 
-    def give_up(self, keys: Sequence[str], error: Retry) -> None:
-        """File failures for keys whose message will not be delivered again."""
+    def give_up(self, keys: Sequence[str]) -> None:
+        """File failures for keys whose message will not be delivered again.
+
+        To be called before the last try, so that one that kills the process leaves them behind; a
+        try that succeeds deletes them.
+        """
+        if not keys:
+            return
         known = self._stores.failures.get_many(keys)
         ids = {
             key: (item.catalogue, item.product_id)
@@ -157,8 +170,8 @@ class Ingest:
                 info.etag,
                 info.last_modified,
                 _GAVE_UP,
-                f"Indexing kept failing ({error}), though nothing is known to be wrong with the "
-                "file; try it again with `lookalike failures retry`.",
+                "Indexing kept failing, though nothing is known to be wrong with the file; try it "
+                "again with `lookalike failures retry`. The cause is in the embed function's log.",
             )
             change = self._file_failure(key, refused, known.get(key))
             self._stores.counts.add(catalogue_of(key), change)

@@ -109,9 +109,11 @@ class Observer:
             if info is None:
                 return Gone()
             if info.etag == view.etag:
-                if info.last_modified == view.last_modified:
+                attributes = from_user_metadata(info.metadata)
+                # Two writes may share a second, which is all that S3 tells.
+                if (info.last_modified, attributes) == (view.last_modified, view.attributes):
                     return Unchanged()
-                return Touched(info.etag, info.last_modified, from_user_metadata(info.metadata))
+                return Touched(info.etag, info.last_modified, attributes)
         try:
             found = self._images.get(key, self._limits.max_bytes)
         except Unindexable as error:

@@ -21,6 +21,11 @@ from lookalike.services.query_embedding import QueryEmbedder, Stopwatch
 from lookalike.services.search_request import SearchRequest, check
 
 logger = logging.getLogger(__name__)
+# Kept whatever the level of everything else: it stands in for table entries that fail.
+search_log = logging.getLogger("lookalike.searches")
+search_log.setLevel(logging.INFO)
+
+_MAX_FILTER_CHARS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,9 @@ class Query:
         Seconds for which image URLs open.
     refresh_s
         Seconds after which a catalogue's generation is asked for again.
-    pool
-        Runs the index's refresh and the log's write beside the rest.
+    refresher, log_pool
+        Run the index's refresh and the log's write beside the rest. Of their own: a refresh waits
+        for reads in the common pool, and a slow log must not hold up anything.
     clock, ids
         Epoch seconds; a new query id.
     """
@@ -80,7 +86,8 @@ class Query:
         embedder: QueryEmbedder,
         url_expires_s: int,
         refresh_s: float,
-        pool: Executor,
+        refresher: Executor,
+        log_pool: Executor,
         clock: Clock,
         ids: Ids,
     ) -> None:
@@ -89,7 +96,8 @@ class Query:
         self._embedder = embedder
         self._url_expires_s = url_expires_s
         self._refresh_s = refresh_s
-        self._pool = pool
+        self._refresher = refresher
+        self._log_pool = log_pool
         self._clock = clock
         self._ids = ids
         self._generations: dict[str, tuple[Generation, float]] = {}
@@ -115,7 +123,7 @@ class Query:
         with watch.stage("generation"):
             generation = self.generation(request.catalogue)
         # New segments are read while the photo is decoded and encoded.
-        refreshed = self._pool.submit(self._live_index.get, generation)
+        refreshed = self._refresher.submit(self._live_index.get, generation)
         query = self._embedder.embed(request, generation, refreshed, watch)
         with watch.stage("index"):
             index = refreshed.result()
@@ -242,7 +250,7 @@ class Query:
                 (product.product_id, view.name, round(score, 6)) for product, view, score in found
             ),
             took_ms=dict(watch.took_ms),
-            filter=str(request.filter) if request.filter else "",
+            filter=str(request.filter)[:_MAX_FILTER_CHARS] if request.filter else "",
         )
 
     def _log(self, record: SearchRecord) -> None:
@@ -251,13 +259,13 @@ class Query:
         The function's own log has every search first: a process that is frozen or reclaimed with
         the write in flight loses nothing that cannot be found there.
         """
-        logger.info("search", extra={"search": msgspec.to_builtins(record)})
+        search_log.info("search", extra={"search": msgspec.to_builtins(record)})
 
         def report(written: Future[None]) -> None:
             if (error := written.exception()) is not None:
                 logger.error("search %s is not in the search log: %r", record.query_id, error)
 
-        self._pool.submit(self._stores.log.write, record).add_done_callback(report)
+        self._log_pool.submit(self._stores.log.write, record).add_done_callback(report)
 
 
 def _below(score: float, min_score: float | None) -> bool:

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from lookalike.core.errors import Unindexable
-from lookalike.core.keys import parse_key
+from lookalike.core.keys import PRODUCT_DOCUMENT, product_of
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import Counts, ObjectInfo, Product
 
@@ -57,7 +56,9 @@ class Sweep:
             queued += self._ask(self._differing(page))
         known = {item.catalogue for item in self._stores.generations.catalogues()}
         for catalogue in sorted(known | self._stores.counts.all().keys()):
-            counts = Counts(failures=self._count_failures(catalogue))
+            failed, asked = self._check_failures(catalogue, in_bucket)
+            queued += asked
+            counts = Counts(failures=failed)
             for records in self._pages(catalogue):
                 if self._clock() > deadline:
                     return SweepReport(objects, products, queued, finished=False)
@@ -65,7 +66,7 @@ class Sweep:
                 vanished = [
                     key
                     for product in records
-                    for key in product.views
+                    for key in _recorded_keys(product)
                     if _fingerprint(key) not in in_bucket
                 ]
                 queued += self._ask(vanished)
@@ -78,7 +79,7 @@ class Sweep:
 
     def _differing(self, page: list[ObjectInfo]) -> list[str]:
         """Keys whose object is neither what its record says nor what its failure says."""
-        ids = {info.key: _product_id(info.key) for info in page}
+        ids = {info.key: product_of(info.key) for info in page}
         products = self._stores.products.get_many(id_ for id_ in ids.values() if id_)
         failures = self._stores.failures.get_many(ids)
         differing = []
@@ -86,8 +87,7 @@ class Sweep:
             id_ = ids[info.key]
             product = products.get(id_) if id_ else None
             failure = failures.get(info.key)
-            known = failure.etag if failure else _recorded_etag(product, info.key)
-            if known != info.etag:
+            if not (failure and failure.etag == info.etag) and not _agrees(product, info):
                 differing.append(info.key)
         return differing
 
@@ -102,30 +102,33 @@ class Sweep:
             records, after = self._stores.products.page(catalogue, _PAGE, after)
             yield records
 
-    def _count_failures(self, catalogue: str) -> int:
-        count, after = 0, ""
-        while True:
-            failures, go_on = self._stores.failures.page(catalogue, _PAGE, after)
+    def _check_failures(self, catalogue: str, in_bucket: set[bytes]) -> tuple[int, int]:
+        """How many failures a catalogue has, and how many keys of them have left the bucket."""
+        count = asked = 0
+        after: str | None = ""
+        while after is not None:
+            failures, after = self._stores.failures.page(catalogue, _PAGE, after)
             count += len(failures)
-            if go_on is None:
-                return count
-            after = go_on
+            asked += self._ask(
+                [item.key for item in failures if _fingerprint(item.key) not in in_bucket]
+            )
+        return count, asked
 
 
-def _recorded_etag(product: Product | None, key: str) -> str | None:
+def _recorded_keys(product: Product) -> list[str]:
+    """The object keys that a record stands on."""
+    document = [f"{product.catalogue}/{product.product_id}/{PRODUCT_DOCUMENT}"]
+    return [*product.views, *(document if product.document else ())]
+
+
+def _agrees(product: Product | None, info: ObjectInfo) -> bool:
+    """Whether a record describes the object as the bucket lists it; times have whole seconds."""
     if product is None:
-        return None
-    if view := product.views.get(key):
-        return view.etag
-    return product.document.etag if product.document and key.endswith("/product.json") else None
-
-
-def _product_id(key: str) -> tuple[str, str] | None:
-    try:
-        parsed = parse_key(key)
-    except Unindexable:
-        return None
-    return parsed.catalogue, parsed.product_id
+        return False
+    if view := product.views.get(info.key):
+        return view.etag == info.etag and int(view.last_modified) == int(info.last_modified)
+    document = product.document if info.key.endswith(f"/{PRODUCT_DOCUMENT}") else None
+    return document is not None and document.etag == info.etag
 
 
 def _fingerprint(key: str) -> bytes:
