@@ -118,12 +118,9 @@ class Api:
     def answer(self, response_type: str, status: int) -> GatewayAnswer:
         """The template's answer of a type, else its default, else API Gateway's own."""
         family = "DEFAULT_4XX" if status < 500 else "DEFAULT_5XX"
-        found = self.answers.get(response_type)
+        found = self.answers.get(response_type) or self.answers.get(family)
         if found is not None:
             return found
-        default = self.answers.get(family)
-        if default is not None:
-            return GatewayAnswer(status, default.headers, default.template)
         headers = (("Content-Type", "application/json"),)
         return GatewayAnswer(status, headers, '{"message":$context.error.messageString}')
 
