@@ -142,14 +142,14 @@ def test_more_records_than_one_call_can_read(stores):
 def test_failures(stores):
     table = stores.failures
     failures = [Failure("s", f"s/{n}.jpg", "bad", "It is bad.", "e", 1.0, n) for n in range(3)]
-    for item in failures:
-        table.put(item)
+    assert [table.put(item) for item in failures] == [True] * 3
+    assert table.put(failures[0]) is False
     assert table.get_many(["s/1.jpg", "s/none.jpg"]) == {"s/1.jpg": failures[1]}
     page, after = table.page("s", 2)
     assert page == failures[:2]
     assert table.page("s", 2, after) == (failures[2:], None)
-    table.delete("s/1.jpg")
-    table.delete("s/1.jpg")
+    assert table.delete("s/1.jpg") is True
+    assert table.delete("s/1.jpg") is False
     assert table.get_many(["s/1.jpg"]) == {}
 
 

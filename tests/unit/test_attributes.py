@@ -46,6 +46,11 @@ def test_a_broken_encoded_word_stays_as_it_is():
     }
 
 
+@pytest.mark.parametrize("codec", ["unicode_escape?q?\\ud800", "utf-7?q?+2AA-"])
+def test_an_encoded_word_that_is_no_text_stays_as_it_is(codec):
+    assert from_user_metadata({"title": f"=?{codec}?="}) == {"title": f"=?{codec}?="}
+
+
 def test_document():
     body = b'{"Title": "Boot", "price": 10, "sizes": [41, "M"], "sale": true, "note": null}'
     assert from_document(body) == {"title": "Boot", "price": 10, "sizes": (41, "M"), "sale": True}
@@ -66,6 +71,7 @@ def test_document():
         b'{"a": 99999999999999999999}',
         b'{"": 1}',
         b'{"a": "\\ud800"}',
+        b'{"\\ud800": 1}',
         b'{"a": "' + b"x" * 2001 + b'"}',
         json.dumps({str(number): 1 for number in range(65)}).encode(),
         json.dumps({"a": [1] * 65}).encode(),

@@ -57,6 +57,12 @@ def test_matching(text, matches):
         {"price": float("nan")},
         {str(number): 1 for number in range(33)},
         {"price": list(range(257))},
+        {"price": {"\ud800": 1}},
+        {"\ud800": 1},
+        {"price": "\ud800"},
+        '{"price": ["\\ud800"]}',
+        {"price": "x" * 2001},
+        {"x" * 65: 1},
     ],
 )
 def test_what_is_no_filter_is_refused_by_parameter(value):

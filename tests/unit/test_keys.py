@@ -40,6 +40,8 @@ def test_meaning(key, expected):
         ("shop/notes.txt", "unsupported-type"),
         ("shop/noextension", "unsupported-type"),
         ("shop/.jpg", "unsupported-type"),
+        ("shop/..jpg", "bad-key"),
+        ("shop/...jpg", "bad-key"),
         ("product.json", "unsupported-type"),
         ("shop/product.json", "unsupported-type"),
     ],

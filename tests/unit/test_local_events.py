@@ -238,7 +238,7 @@ def test_gateway_answers_come_from_the_template_with_their_variables() -> None:
     api = read_api(api_template({}, **{"x-amazon-apigateway-gateway-responses": responses}))
     assert api is not None
     answer = api.answer("INTEGRATION_ERROR", 502)
-    assert (answer.status, dict(answer.headers)) == (502, {"Content-Type": "text/x"})
+    assert (answer.status, dict(answer.headers)) == (500, {"Content-Type": "text/x"})
     assert answer.body("r1", "X", 'say "no"') == 'r1 "say \\"no\\""'
     usual = api.answer("MISSING_AUTHENTICATION_TOKEN", 403)
     assert json.loads(usual.body("r1", "X", "gone")) == {"message": "gone"}

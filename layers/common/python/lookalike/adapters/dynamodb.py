@@ -99,14 +99,19 @@ class DynamoFailures:
             failure.key: failure for failure in (decode_record(item, Failure) for item in items)
         }
 
-    def put(self, failure: Failure) -> None:
+    def put(self, failure: Failure) -> bool:
         """See `lookalike.core.ports.FailureTable`."""
         item = _failure_key(failure.key) | {"body": encode_record(failure)}
-        self._table.call("PutItem", f"failure of {failure.key}", Item=item)
+        what = f"failure of {failure.key}"
+        answer = self._table.call("PutItem", what, Item=item, ReturnValues="ALL_OLD")
+        return not answer.get("Attributes")
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str) -> bool:
         """See `lookalike.core.ports.FailureTable`."""
-        self._table.call("DeleteItem", f"failure of {key}", Key=_failure_key(key))
+        answer = self._table.call(
+            "DeleteItem", f"failure of {key}", Key=_failure_key(key), ReturnValues="ALL_OLD"
+        )
+        return bool(answer.get("Attributes"))
 
     def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Failure], str | None]:
         """See `lookalike.core.ports.FailureTable`."""

@@ -136,13 +136,15 @@ class MemoryFailures:
         """See `lookalike.core.ports.FailureTable`."""
         return {key: self._failures[key] for key in keys if key in self._failures}
 
-    def put(self, failure: Failure) -> None:
+    def put(self, failure: Failure) -> bool:
         """See `lookalike.core.ports.FailureTable`."""
+        is_new = failure.key not in self._failures
         self._failures[failure.key] = failure
+        return is_new
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str) -> bool:
         """See `lookalike.core.ports.FailureTable`."""
-        self._failures.pop(key, None)
+        return self._failures.pop(key, None) is not None
 
     def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Failure], str | None]:
         """See `lookalike.core.ports.FailureTable`."""

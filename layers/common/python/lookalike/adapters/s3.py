@@ -123,11 +123,19 @@ def _described(key: str, headers: Mapping[str, str]) -> ObjectInfo:
         last_modified=parsedate_to_datetime(headers["Last-Modified"]).timestamp(),
         content_type=headers.get("Content-Type", ""),
         metadata={
-            name.lower().removeprefix(_METADATA): value
+            name.lower().removeprefix(_METADATA): _text(value)
             for name, value in headers.items()
             if name.lower().startswith(_METADATA)
         },
     )
+
+
+def _text(value: str) -> str:
+    """A header's value; clients that send UTF-8 as it is come out as Latin-1 from HTTP."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _info(key: str, response: dict[str, Any]) -> ObjectInfo:

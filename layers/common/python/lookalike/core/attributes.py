@@ -22,6 +22,15 @@ MAX_LIST_ITEMS = 64
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,9})?")
 
 
+def is_text(value: str) -> bool:
+    """Whether a string is Unicode text: lone surrogates, which JSON can carry, are not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def typed(text: str) -> Scalar:
     """Text as the number that it plainly is, else as text.
 
@@ -47,9 +56,10 @@ def _decoded(value: str) -> str:
     if "=?" not in value:
         return value
     try:
-        return str(make_header(decode_header(value)))
-    except (HeaderParseError, UnicodeError, LookupError):
+        decoded = str(make_header(decode_header(value)))
+    except (HeaderParseError, UnicodeError, LookupError, ValueError):
         return value
+    return decoded if is_text(decoded) else value
 
 
 def from_document(body: bytes) -> dict[str, AttributeValue]:
@@ -69,6 +79,8 @@ def from_document(body: bytes) -> dict[str, AttributeValue]:
         raise Unindexable("bad-metadata", f"product.json has over {MAX_ATTRIBUTES} attributes.")
     attributes: dict[str, AttributeValue] = {}
     for name, value in document.items():
+        if not is_text(name):
+            raise Unindexable("bad-metadata", "An attribute's name is not valid Unicode text.")
         if not name or len(name) > MAX_NAME_CHARS:
             raise Unindexable(
                 "bad-metadata", f"An attribute name must have 1 to {MAX_NAME_CHARS} characters."
@@ -94,10 +106,8 @@ def _scalar(name: str, value: Any) -> Scalar:
             raise Unindexable(
                 "bad-metadata", f"“{name}” is longer than {MAX_TEXT_CHARS} characters."
             )
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise Unindexable("bad-metadata", f"“{name}” is not valid Unicode text.") from None
+        if not is_text(value):
+            raise Unindexable("bad-metadata", f"“{name}” is not valid Unicode text.")
         return value
     if isinstance(value, bool | int) and abs(value) < 2**53:
         return value

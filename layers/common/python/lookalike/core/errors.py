@@ -130,5 +130,5 @@ def too_large(size_bytes: int, max_bytes: int) -> Unindexable:
     """The error of every `ObjectStore.get` for an object over the limit."""
     return Unindexable(
         "too-large",
-        f"The file has {size_bytes / 1e6:.1f} MB; at most {max_bytes / 1e6:.1f} MB are read.",
+        f"The file has {size_bytes:,} bytes; at most {max_bytes:,} are read.",
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lookalike.core.attributes import MAX_NAME_CHARS, MAX_TEXT_CHARS, typed
+from lookalike.core.attributes import MAX_NAME_CHARS, MAX_TEXT_CHARS, is_text, typed
 from lookalike.core.errors import InvalidRequest
 from lookalike.core.types import Attributes, Scalar
 
@@ -130,6 +130,9 @@ def _checked(conditions: list[Condition]) -> Filter:
 
 
 def _condition(attribute: str, operator: object, operand: object) -> Condition:
+    several = operand if isinstance(operand, list | tuple) else [operand]
+    if not all(is_text(part) for part in (attribute, operator, *several) if isinstance(part, str)):
+        raise _invalid("The filter holds characters that are no Unicode text.")
     if len(attribute) > MAX_NAME_CHARS:
         raise _invalid(f"An attribute's name has at most {MAX_NAME_CHARS} characters.")
     if operator == "exists":

@@ -80,6 +80,7 @@ def parse_key(key: str) -> ObjectKey:
             "unsupported-type",
             f"“{file_name}” does not end like an image file; these are read: {allowed}.",
         )
+    _check_name(stem)
     product_id = parts[1] if len(parts) == 3 else stem
     return ObjectKey(key, catalogue, product_id, stem)
 

@@ -80,11 +80,11 @@ class FailureTable(Protocol):
     def get_many(self, keys: Iterable[str]) -> dict[str, Failure]:
         """The failures that exist among object keys."""
 
-    def put(self, failure: Failure) -> None:
-        """Write or replace a failure."""
+    def put(self, failure: Failure) -> bool:
+        """Write or replace a failure; whether there was none before."""
 
-    def delete(self, key: str) -> None:
-        """Forget the failure of an object key; none is no error."""
+    def delete(self, key: str) -> bool:
+        """Forget the failure of an object key; whether there was one."""
 
     def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Failure], str | None]:
         """Failures of a catalogue in key order after ``after``, and where the next page starts."""

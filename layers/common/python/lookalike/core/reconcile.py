@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from lookalike.core.errors import Retry
 from lookalike.core.types import Attributes, Counts, Document, Product, View, row_version
 
 
@@ -61,7 +62,14 @@ class Refused:
     detail: str
 
 
-Observation = Gone | Unchanged | Touched | NewView | NewDocument | Refused
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """The object could not be read just now: nothing is known of it, so nothing is decided."""
+
+    error: Retry
+
+
+Observation = Gone | Unchanged | Touched | NewView | NewDocument | Refused | Postponed
 
 
 # A record must stay under DynamoDB's 400 kB: at most 2 kB of S3 metadata a view, and a document.
@@ -109,7 +117,7 @@ def decide(product: Product, seen: Mapping[str, Observation], now: float) -> Pro
     for key, observation in seen.items():
         is_document = key.endswith("/product.json")
         match observation:
-            case Unchanged():
+            case Unchanged() | Postponed():
                 pass
             case NewDocument(etag, _, attributes):
                 document = Document(etag, attributes)

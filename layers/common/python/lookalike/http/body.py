@@ -94,7 +94,8 @@ def _base64_image(value: object, position: int) -> bytes:
     if value.startswith("data:"):  # as browsers encode files
         value = value.partition(",")[2]
     try:
-        data = binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
+        encoded = "".join(value.split()).encode("ascii")  # base64 tools break lines
+        data = binascii.a2b_base64(encoded, strict_mode=True)
     except (ValueError, UnicodeEncodeError) as error:
         raise MalformedBody(
             f"Image {position + 1} of “image” is not base64: {error}.", parameter="image"
@@ -137,7 +138,7 @@ def _read_form(request: HttpRequest) -> SearchFields:
                     parameter=part.name,
                 )
             else:
-                texts[part.name].append(part.value)
+                texts[part.name].append(part.raw.decode())
     except ParserLimitReached as error:
         raise TooLarge(f"The form is too large: {error}.") from None
     except (MultipartError, ValueError, LookupError) as error:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from lookalike.core.attributes import is_text
 from lookalike.core.errors import InvalidRequest
 
 JSON_TYPE = "application/json"
@@ -66,8 +67,6 @@ def utf8(text: str, parameter: str) -> str:
     InvalidRequest
         The text has no UTF-8 encoding.
     """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"“{parameter}” is not valid UTF-8.", parameter=parameter) from None
+    if not is_text(text):
+        raise InvalidRequest(f"“{parameter}” is not valid UTF-8.", parameter=parameter)
     return text

@@ -105,7 +105,9 @@ def problem_answer(problem: Problem, headers: Mapping[str, Any] | None = None) -
     extra = {name: str(value) for name, value in (headers or {}).items()}
     if problem.status == 503:
         extra["Retry-After"] = str(RETRY_AFTER_S)
-    body = msgspec.json.encode(problem).decode()
+    # What was sent may hold lone surrogates, and a detail quotes it.
+    detail = problem.detail.encode(errors="replace").decode()
+    body = msgspec.json.encode(msgspec.structs.replace(problem, detail=detail)).decode()
     return HttpAnswer(problem.status, body, PROBLEM_TYPE, extra)
 
 

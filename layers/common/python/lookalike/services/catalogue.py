@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lookalike import __version__
-from lookalike.core.errors import InvalidRequest, NotFound, Retry
+from lookalike.core.errors import Conflict, InvalidRequest, NotFound, Retry
 from lookalike.core.keys import DEFAULT_CATALOGUE, product_of
 from lookalike.core.ports import Stores
 from lookalike.core.types import AttributeValue, Counts, Failure, Product, registry_scope
@@ -136,7 +136,9 @@ class Catalogue:
         for key in keys:
             self._stores.images.delete(key)
         for error in self._reconcile(keys).values():
-            raise error
+            # The objects are gone; if somebody else is at the product, the bucket's events end it.
+            if not isinstance(error, Conflict):
+                raise error
 
     def products(self, catalogue: str, limit: int, cursor: str | None = None) -> ProductPage:
         """A page of live products in order of id."""

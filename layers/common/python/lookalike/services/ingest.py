@@ -26,6 +26,7 @@ from lookalike.core.reconcile import (
     Gone,
     NewView,
     Observation,
+    Postponed,
     Refused,
     Unchanged,
     count_change,
@@ -49,7 +50,7 @@ from lookalike.services.segments import read_segment
 
 logger = logging.getLogger(__name__)
 
-_MAX_PASSES = 4
+_MAX_PASSES = 8
 _KEYS_AT_ONCE = 10  # so many files, of the largest size admitted, are in memory together
 _GAVE_UP = "gave-up"
 _SEGMENT_TYPE = "application/octet-stream"
@@ -161,10 +162,11 @@ class Ingest:
         }
         products = self._stores.products.get_many(ids.values())
         for key in keys:
-            info = self._stores.images.head(key)
+            # Listed, not read: what keeps failing may be the reading.
+            info = next(iter(self._stores.images.list(key)), None)
             product = products.get(ids[key]) if key in ids else None
             live = product.views.get(key) if product else None
-            if info is None or (live is not None and live.etag == info.etag):
+            if info is None or info.key != key or (live is not None and live.etag == info.etag):
                 continue
             refused = Refused(
                 info.etag,
@@ -178,10 +180,14 @@ class Ingest:
 
     def _reconcile(self, keys: Sequence[str]) -> dict[str, Retry]:
         reread: set[str] = set()
+        postponed: dict[str, Retry] = {}
         for _ in range(_MAX_PASSES):
             if not keys:
-                return {}
+                return postponed
             state = self._observe(keys, reread)
+            for key, seen in state.seen.items():
+                if isinstance(seen.observation, Postponed):
+                    postponed[key] = seen.observation.error
             self._decide(state)
             self._embed(state)
             self._commit_rows(state)
@@ -192,7 +198,8 @@ class Ingest:
                     self._stores.counts.add(catalogue, change)
             self._look_again(state)
             keys, reread = sorted(state.again), state.reread
-        return dict.fromkeys(keys, Conflict("the object kept changing while it was indexed"))
+        changing = Conflict("the object kept changing while it was indexed")
+        return postponed | dict.fromkeys(keys, changing)
 
     def _observe(self, keys: Sequence[str], reread: set[str]) -> _Pass:
         """Read records, then objects: whatever is written after this shows as a lost race."""
@@ -349,20 +356,19 @@ class Ingest:
 
     def _commit_failures(self, state: _Pass) -> None:
         for key, seen in state.seen.items():
-            if key in state.again:
+            if key in state.again or isinstance(seen.observation, Postponed):
                 continue
             known, observation = state.failures.get(key), seen.observation
             change = Counts()
             if isinstance(observation, Refused):
                 change = self._file_failure(key, observation, known)
-            elif known is not None:
-                self._stores.failures.delete(key)
+            elif known is not None and self._stores.failures.delete(key):
                 change = Counts(failures=-1)
             state.changes[catalogue_of(key)] += change
 
     def _file_failure(self, key: str, refused: Refused, known: Failure | None) -> Counts:
         tries = known.tries + 1 if known is not None and known.etag == refused.etag else 1
-        self._stores.failures.put(
+        is_new = self._stores.failures.put(
             Failure(
                 catalogue_of(key),
                 key,
@@ -373,18 +379,18 @@ class Ingest:
                 tries,
             )
         )
-        return Counts(failures=1 if known is None else 0)
+        return Counts(failures=int(is_new))
 
     def _look_again(self, state: _Pass) -> None:
         """An object that changed while it was indexed goes again: the last to write looks last."""
         keys = [
             key
             for key, seen in state.seen.items()
-            if key not in state.again and not isinstance(seen.observation, Unchanged)
+            if key not in state.again and not isinstance(seen.observation, Unchanged | Postponed)
         ]
         for key, info in zip(keys, self._pool.map(self._stores.images.head, keys), strict=True):
             observation: Observation = state.seen[key].observation
-            if isinstance(observation, Gone | Unchanged):
+            if isinstance(observation, Gone | Unchanged | Postponed):
                 same = info is None
             else:
                 same = info is not None and (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lookalike.core.attributes import from_document, from_user_metadata
 from lookalike.core.encoder import Encoder, preprocess
-from lookalike.core.errors import Unindexable
+from lookalike.core.errors import Retry, Unindexable
 from lookalike.core.images import ImageLimits, decode, thumbnail_webp
 from lookalike.core.keys import ObjectKey, parse_key, thumbnail_key
 from lookalike.core.ports import ObjectStore
@@ -17,6 +17,7 @@ from lookalike.core.reconcile import (
     NewDocument,
     NewView,
     Observation,
+    Postponed,
     Refused,
     Touched,
     Unchanged,
@@ -89,11 +90,15 @@ class Observer:
 
         def read(key: str) -> Observation | _Fetched:
             item = _parsed(key)
-            if isinstance(item, Unindexable):
-                return self._refuse(key, item)
-            if item.is_document:
-                return self._document(key, documents[key])
-            return self._image(key, views.get(key))
+            try:
+                if isinstance(item, Unindexable):
+                    return self._refuse(key, item)
+                if item.is_document:
+                    return self._document(key, documents[key])
+                return self._image(key, views.get(key))
+            except Retry as error:
+                # One object that cannot be read must not take its neighbours along.
+                return Postponed(error)
 
         seen: dict[str, Seen] = {}
         for key, found in zip(keys, pool.map(read, keys), strict=True):

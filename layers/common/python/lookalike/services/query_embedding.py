@@ -81,6 +81,7 @@ class QueryEmbedder:
         The weighted sum, moved away from ``not_like`` (Rocchio).
         """
         query = np.zeros(generation.dim, dtype=np.float32)
+        total = sum(item.weight for item in request.inputs)
         pixels: list[Float32] = []
         weights: list[float] = []
         for item in request.inputs:
@@ -89,12 +90,12 @@ class QueryEmbedder:
                     embedding = self._stored(
                         request.catalogue, item.product_id, generation, refreshed
                     )
-                query += item.weight * embedding
+                query += item.weight / total * embedding
             else:
                 with watch.stage("decode"):
                     encoder = self._encoder_of(generation.encoder)
                     pixels.append(self._decoded(item, encoder))
-                weights.append(item.weight)
+                weights.append(item.weight / total)
         if pixels:
             with watch.stage("encode"):
                 encoded = self._encoder_of(generation.encoder).encode(np.concatenate(pixels))
