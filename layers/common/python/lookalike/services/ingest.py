@@ -45,8 +45,9 @@ from lookalike.core.types import (
     View,
     registry_scope,
 )
+from lookalike.services.failures import file_failure
 from lookalike.services.observe import Observer, Seen
-from lookalike.services.segments import read_segment
+from lookalike.services.segments import read_segment, row_of
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,9 @@ class Ingest:
                 "Indexing kept failing, though nothing is known to be wrong with the file; try it "
                 "again with `lookalike failures retry`. The cause is in the embed function's log.",
             )
-            change = self._file_failure(key, refused, known.get(key))
+            change = file_failure(
+                self._stores.failures, key, refused, known.get(key), self._clock()
+            )
             self._stores.counts.add(catalogue_of(key), change)
 
     def _reconcile(self, keys: Sequence[str]) -> dict[str, Retry]:
@@ -276,7 +279,7 @@ class Ingest:
                 name = segment_key(scope, old.segment)
                 if name not in segments:
                     segments[name] = read_segment(self._stores.index, name)
-                embedding = _row_of(segments[name], old)
+                embedding = row_of(segments[name], old)
                 if embedding is not None:
                     state.embeddings[view.key] = embedding
                 else:
@@ -361,25 +364,10 @@ class Ingest:
             known, observation = state.failures.get(key), seen.observation
             change = Counts()
             if isinstance(observation, Refused):
-                change = self._file_failure(key, observation, known)
+                change = file_failure(self._stores.failures, key, observation, known, self._clock())
             elif known is not None and self._stores.failures.delete(key):
                 change = Counts(failures=-1)
             state.changes[catalogue_of(key)] += change
-
-    def _file_failure(self, key: str, refused: Refused, known: Failure | None) -> Counts:
-        tries = known.tries + 1 if known is not None and known.etag == refused.etag else 1
-        is_new = self._stores.failures.put(
-            Failure(
-                catalogue_of(key),
-                key,
-                refused.reason,
-                refused.detail,
-                refused.etag,
-                self._clock(),
-                tries,
-            )
-        )
-        return Counts(failures=int(is_new))
 
     def _look_again(self, state: _Pass) -> None:
         """An object that changed while it was indexed goes again: the last to write looks last."""
@@ -406,12 +394,3 @@ class Ingest:
 def _pixels(seen: Seen) -> Float32:
     assert seen.pixels is not None
     return seen.pixels
-
-
-def _row_of(segment: Segment | None, view: View) -> Float32 | None:
-    if segment is None or view.row >= len(segment):
-        return None
-    if (segment.keys[view.row], segment.versions[view.row]) != (view.key, view.version):
-        return None
-    embedding: Float32 = segment.embeddings()[view.row]
-    return embedding

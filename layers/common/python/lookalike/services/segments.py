@@ -6,7 +6,8 @@ import logging
 
 from lookalike.core.errors import CorruptFile
 from lookalike.core.ports import ObjectStore
-from lookalike.core.segment import Segment, decode_segment
+from lookalike.core.segment import Float32, Segment, decode_segment
+from lookalike.core.types import View
 
 logger = logging.getLogger(__name__)
 
@@ -28,3 +29,13 @@ def read_segment(store: ObjectStore, name: str) -> Segment | None:
     except CorruptFile:
         logger.exception("live segment %s cannot be read", name)
         return None
+
+
+def row_of(segment: Segment | None, view: View) -> Float32 | None:
+    """The (dim,) embedding of a view, if the segment has it where the view says."""
+    if segment is None or view.row >= len(segment):
+        return None
+    if (segment.keys[view.row], segment.versions[view.row]) != (view.key, view.version):
+        return None
+    embedding: Float32 = segment.embeddings()[view.row]
+    return embedding
