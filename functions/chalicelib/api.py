@@ -13,7 +13,8 @@ from lookalike.http.message import HttpAnswer, HttpRequest, json_answer
 from lookalike.http.problems import framework_problem, problem_answer, problem_of
 
 BINARY_TYPES = ["image/*", "multipart/form-data", "application/octet-stream"]
-# Nothing here depends on who asks (no cookies), so any page may call it.
+# Nothing here depends on who asks (no cookies), so any page may search; infra/gateway.py takes
+# DELETE out of what pages are told they may do.
 CORS = CORSConfig(allow_origin="*", expose_headers=["Retry-After"], max_age=3600)
 View = Callable[[HttpRequest], object]
 

@@ -207,6 +207,28 @@ def test_min_score_and_k_bound_the_answer(system, photo):
     assert len(search(system, photo(0), k=2)) == 2
 
 
+def test_min_score_ends_the_search_for_more(system, photo):
+    upload(system, {f"shop/p{seed:02d}.jpg": photo(seed) for seed in range(30)})
+    generation = system.stores.generations.current("shop")
+    index, limits = system.query._live_index.get(generation), []
+    original = index.search
+    index.search = lambda query, limit, rows=None: (
+        limits.append(limit) or original(query, limit, rows)
+    )
+    assert search(system, photo(0), k=2, min_score=0.999) == ["p00"]
+    assert len(limits) == 1
+
+
+def test_a_deletion_that_was_cut_short_is_finished_by_the_same_call(system, photo):
+    upload(system, {"shop/boot/front.jpg": photo(1), "shop/boot/product.json": b"{}"})
+    for key in ("shop/boot/front.jpg", "shop/boot/product.json"):
+        system.stores.images.delete(key)
+    assert system.ingest.reconcile(["shop/boot/front.jpg"]) == {}
+    system.catalogue.delete("shop", "boot")
+    with pytest.raises(NotFound):
+        system.catalogue.product("shop", "boot")
+
+
 def test_a_crop_is_another_query(system, photo):
     upload(system, {"shop/a.jpg": photo(0), "shop/b.jpg": photo(1)})
 

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lookalike.core.keys import PRODUCT_DOCUMENT
+
 Scalar = str | int | float | bool
 AttributeValue = Scalar | tuple[Scalar, ...]
 Attributes = Mapping[str, AttributeValue]
@@ -80,6 +82,12 @@ class Product:
     document: Document | None = None
     updated_at: float = 0.0
     revision: str | None = None
+
+    @property
+    def object_keys(self) -> list[str]:
+        """Bucket objects that the record stands on: its views, and its document if it has one."""
+        document = f"{self.catalogue}/{self.product_id}/{PRODUCT_DOCUMENT}"
+        return [*self.views, *([document] if self.document is not None else [])]
 
     @property
     def attributes(self) -> dict[str, AttributeValue]:

@@ -194,7 +194,7 @@ class Catalogue:
             prefixes.append(f"{product_id}.")
         id_ = (catalogue, product_id)
         product = self._stores.products.get_many([id_]).get(id_)
-        keys = set(product.views if product else ())
+        keys = set(product.object_keys if product else ())
         for prefix in prefixes:
             keys |= {info.key for info in self._stores.images.list(prefix)}
         return sorted(key for key in keys if product_of(key) == id_)

@@ -181,8 +181,10 @@ class Query:
                 candidates = index.search(query, limit, rows)
             with watch.stage("hydrate"):
                 found = self._live(request, candidates, excluded, records)
-            if len(found) >= request.k or limit >= total:
-                return found[: request.k]
+            # Candidates come best first: behind one that is too far away there is none to find.
+            last = bool(candidates) and _below(candidates[-1].score, request.min_score)
+            if len(found) >= request.k or last or limit >= total:
+                return found
             limit *= 4
 
     def _live(

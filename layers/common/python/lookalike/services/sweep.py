@@ -66,7 +66,7 @@ class Sweep:
                 vanished = [
                     key
                     for product in records
-                    for key in _recorded_keys(product)
+                    for key in product.object_keys
                     if _fingerprint(key) not in in_bucket
                 ]
                 queued += self._ask(vanished)
@@ -113,12 +113,6 @@ class Sweep:
                 [item.key for item in failures if _fingerprint(item.key) not in in_bucket]
             )
         return count, asked
-
-
-def _recorded_keys(product: Product) -> list[str]:
-    """The object keys that a record stands on."""
-    document = [f"{product.catalogue}/{product.product_id}/{PRODUCT_DOCUMENT}"]
-    return [*product.views, *(document if product.document else ())]
 
 
 def _agrees(product: Product | None, info: ObjectInfo) -> bool:
