@@ -16,6 +16,8 @@ COMMANDS = {
     "status": "local.commands.status:status",
     "failures": "local.commands.failures:failures",
     "sweep": "local.commands.functions:sweep",
+    "compact": "local.commands.functions:compact",
+    "reindex": "local.commands.reindex:reindex",
     "model": "local.commands.model:model",
     "eval": "local.commands.evaluate:evaluate",
 }

@@ -54,8 +54,10 @@ class ScheduledFunction:
             previous = max(due, datetime.now(UTC))
 
 
-def scheduled_event(rule: str, moment: datetime) -> dict[str, Any]:
-    """EventBridge's event for a schedule."""
+def scheduled_event(
+    rule: str, moment: datetime, detail: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """EventBridge's event for a schedule; ``detail`` is what is asked for by hand."""
     return {
         "version": "0",
         "id": str(uuid.uuid4()),
@@ -65,5 +67,5 @@ def scheduled_event(rule: str, moment: datetime) -> dict[str, Any]:
         "time": moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "region": REGION,
         "resources": [f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/{rule}"],
-        "detail": {},
+        "detail": detail or {},
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +17,15 @@ from PIL import Image
 from lookalike.adapters.memory import (
     MemoryCounts,
     MemoryFailures,
-    MemoryGenerations,
+    MemoryLineages,
     MemoryObjectStore,
     MemoryProducts,
     MemoryQueue,
     MemoryRegistry,
     MemorySearchLog,
 )
+from lookalike.core.encoder import Encoded, preprocess
+from lookalike.core.encoders import parse_space
 from lookalike.core.ports import Stores
 
 
@@ -50,7 +54,7 @@ def fresh_stores(clock: Ticking) -> Callable[[], Stores]:
         products=MemoryProducts(),
         failures=MemoryFailures(),
         registry=MemoryRegistry(),
-        generations=MemoryGenerations(),
+        lineages=MemoryLineages(),
         counts=MemoryCounts(),
         log=MemorySearchLog(),
         queue=MemoryQueue(),
@@ -75,6 +79,39 @@ def photo() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return draw
+
+
+class ToyEncoder:
+    """An encoder without a model: pixels scaled down to 8 x 8, seen through a random projection.
+
+    Prepares images as its record says; equal photos have equal embeddings, (n, 24) float32.
+    """
+
+    def __init__(self, space: str) -> None:
+        self.space = space
+        self.record, self.pooling = parse_space(space)
+        self.dim = 24
+        self.min_side = 2 * self.record.resize_side
+        self.encoded = 0
+        seed = zlib.crc32(space.encode())
+        self._projection = np.random.default_rng(seed).normal(size=(192, self.dim))
+
+    def encode(self, batch: np.ndarray) -> Encoded:
+        self.encoded += len(batch)
+        step = batch.shape[-1] // 8
+        small = batch[:, :, ::step, ::step][:, :, :8, :8].reshape(len(batch), -1)
+        projected = (small @ self._projection).astype(np.float32)
+        projected /= np.linalg.norm(projected, axis=1, keepdims=True)
+        return Encoded(projected, np.empty(0, np.float32), np.empty(0, np.float32))
+
+    def embed(self, images: list[Image.Image]) -> Encoded:
+        return self.encode(preprocess(images, self.record))
+
+
+@pytest.fixture
+def toy_encoder_of() -> Callable[[str], ToyEncoder]:
+    """Gives the toy encoder of an embedding space, the same at every call."""
+    return functools.cache(ToyEncoder)
 
 
 @pytest.fixture

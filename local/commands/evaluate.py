@@ -45,12 +45,13 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One query's judged results in rank order, and its times in milliseconds."""
+    """One query's judged results in rank order, its times in milliseconds, its generation."""
 
     query: Query
     relevant: tuple[bool, ...]
     client_ms: float
     took_ms: Mapping[str, float]
+    generation: str
 
 
 @click.command("eval", no_args_is_help=True)
@@ -60,10 +61,19 @@ class Answered:
 @click.option(
     "--parallel", default=1, show_default=True, type=click.IntRange(1, 64), help="Queries at once."
 )
+@click.option(
+    "--exact", is_flag=True, help="Score every row, to compare with searches that do not."
+)
 @data_dir_option
 @json_option
 def evaluate(
-    manifest: Path, catalogue: str, k: int, parallel: int, data_dir: Path | None, as_json: bool
+    manifest: Path,
+    catalogue: str,
+    k: int,
+    parallel: int,
+    exact: bool,
+    data_dir: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure how good and how fast searches are.
 
@@ -75,7 +85,8 @@ def evaluate(
     queries of AP@k = 1/min(k, R) · Σ precision@i over the ranks i ≤ k that hold a relevant
     result, where R is the number of relevant products in the catalogue; “of found” divides by the
     number of relevant results among the first k instead. Latencies are seen from
-    here, and by stage from the API's own account.
+    here, and by stage from the API's own account. What a generation is worth, with its encoder and
+    its head, is seen by measuring before and after `lookalike reindex`.
     """
     from local.commands.api import Api
 
@@ -84,11 +95,14 @@ def evaluate(
         Api(connect(data_dir).api(), connections=parallel) as api,
         _progress(len(plan.queries), visible=not as_json) as advance,
     ):
-        answered = run_queries(api, plan, catalogue, k, parallel, advance)
+        parameters = {"k": k, "catalogue": catalogue, "exact": "true" if exact else None}
+        answered = run_queries(api, plan, parameters, parallel, advance)
     result = summary(answered, k) | {
         "catalogue": catalogue,
         "k": k,
         "parallel": parallel,
+        "exact": exact,
+        "generations": sorted({item.generation for item in answered}),
         "queries_without_relevant_products": plan.without_relevant,
     }
     if as_json:
@@ -133,12 +147,11 @@ def read_manifest(path: Path) -> Manifest:
 def run_queries(
     api: Api,
     manifest: Manifest,
-    catalogue: str,
-    k: int,
+    parameters: Mapping[str, object],
     parallel: int,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Answered]:
-    """Search with every query.
+    """Search with every query; ``parameters`` are those of ``POST /search``.
 
     Raises
     ------
@@ -149,7 +162,7 @@ def run_queries(
     def ask(query: Query) -> Answered:
         start = time.perf_counter()
         try:
-            answer = api.search_image(query.image, {"k": k, "catalogue": catalogue})
+            answer = api.search_image(query.image, parameters)
         except OSError as error:
             raise WrongUse(f"{query.image} cannot be read: {error.strerror}.") from error
         client_ms = (time.perf_counter() - start) * 1000
@@ -158,7 +171,7 @@ def run_queries(
             for item in answer["results"]
         )
         advance()
-        return Answered(query, relevant, client_ms, answer["took_ms"])
+        return Answered(query, relevant, client_ms, answer["took_ms"], answer["generation"])
 
     with ThreadPoolExecutor(parallel) as pool:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from local.commands.connection import connect, data_dir_option, json_option
-from local.commands.exits import FAILED, Failed, Unreachable
+from local.commands.exits import FAILED, Failed, Unreachable, WrongUse
 from local.commands.terminal import plain, print_json
 
 
@@ -35,26 +35,81 @@ def sweep(data_dir: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(FAILED)
 
 
-def run_function(data_dir: Path | None, name: str) -> Any:
+@click.command()
+@click.option("--catalogue", help="Only this catalogue, and its orphaned files.  [default: all]")
+@data_dir_option
+@json_option
+def compact(catalogue: str | None, data_dir: Path | None, as_json: bool) -> None:
+    """Merge what was appended to the index, and drop what is dead.
+
+    Lookalike does this by itself every minute. Files that were replaced are deleted a while later,
+    when nobody reads them any more.
+    """
+    detail = {"catalogue": catalogue} if catalogue else {}
+    report = run_function(data_dir, "Compact", detail)
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(
+            f"{report['merged_segments']:,} segments with {report['merged_rows']:,} rows merged, "
+            f"{report['bases']:,} bases built, {report['dropped_rows']:,} dead rows dropped, "
+            f"{report['deleted_objects']:,} files deleted."
+        )
+        for key in report["unreadable"]:
+            click.echo(
+                f"{plain(key)} cannot be read; `lookalike reindex` encodes its photos again.",
+                err=True,
+            )
+        for name, reason in report["postponed"].items():
+            click.echo(f"{plain(name)} is left to the next run: {plain(reason)}", err=True)
+        if not report["finished"] and not report["postponed"]:
+            click.echo("Time ran out before the end; the next run goes on.", err=True)
+    if report["unreadable"] or not report["finished"]:
+        raise click.exceptions.Exit(FAILED)
+
+
+def run_function(data_dir: Path | None, name: str, detail: dict[str, Any] | None = None) -> Any:
     """Invoke a function of the local cloud by its logical id; gives what it returns.
+
+    Parameters
+    ----------
+    data_dir
+        State folder of the local cloud.
+    name
+        Logical id of the function.
+    detail
+        What is asked of it beside what it does on schedule.
 
     Raises
     ------
     Unreachable
-        There is no local cloud.
+        There is no local cloud, or the function could not reach what it needs.
+    WrongUse
+        The function refused what was asked.
     Failed
-        The function raised an error.
+        The function raised another error.
     """
     from local.control import ControlError, invoke
     from local.scheduler import scheduled_event
 
     state = connect(data_dir).local()
     try:
-        outcome = invoke(state, name, scheduled_event("by-hand", datetime.now(UTC)))
+        outcome = invoke(state, name, scheduled_event("by-hand", datetime.now(UTC), detail))
     except ControlError as error:
         raise Unreachable(str(error)) from error
     if outcome["error"]:
-        said = outcome["payload"]
-        message = said.get("errorMessage", said) if isinstance(said, dict) else said
-        raise Failed(f"{name} failed: {plain(message)}")
+        raise _error(name, outcome["payload"])
     return outcome["payload"]
+
+
+def _error(name: str, said: Any) -> click.ClickException:
+    from lookalike.core import errors
+
+    document = said if isinstance(said, dict) else {}
+    message = plain(document.get("errorMessage", said))
+    kind = getattr(errors, str(document.get("errorType")), None)
+    if isinstance(kind, type) and issubclass(kind, errors.Reject):
+        return WrongUse(message)
+    if isinstance(kind, type) and issubclass(kind, errors.Retry):
+        return Unreachable(message)
+    return Failed(f"{name} failed: {message}")

@@ -31,7 +31,12 @@ def read_box(
 @click.argument("what", metavar="IMAGE|PRODUCT_ID")
 @click.option("-k", default=10, show_default=True, help="How many products.")
 @click.option("--catalogue", default="default", show_default=True, help="Where to look.")
-@click.option("--filter", "filter_", metavar="CONDITIONS", help="Such as category=shoes,price<=50.")
+@click.option(
+    "--filter",
+    "filter_",
+    metavar="CONDITIONS",
+    help="Such as 'category=shoes,price<=50' or 'brand=acme AND NOT (price>50 OR sale=true)'.",
+)
 @click.option(
     "--crop",
     metavar="X,Y,W,H",
@@ -39,6 +44,7 @@ def read_box(
     help="Search with a part of the image: pixels, or fractions when no number is over 1.",
 )
 @click.option("--min-score", type=float, help="Leave out results with a lower cosine.")
+@click.option("--exact", is_flag=True, help="Score every row: slow on large catalogues.")
 @data_dir_option
 @json_option
 def search(
@@ -48,6 +54,7 @@ def search(
     filter_: str | None,
     crop: tuple[float, ...] | None,
     min_score: float | None,
+    exact: bool,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
@@ -63,7 +70,13 @@ def search(
             raise click.UsageError(f"--crop needs an image, and there is no file {what}.")
         if image.is_dir():
             raise click.UsageError(f"{what} is a folder; search takes one image.")
-    given = {"k": k, "catalogue": catalogue, "filter": filter_, "min_score": min_score}
+    given = {
+        "k": k,
+        "catalogue": catalogue,
+        "filter": filter_,
+        "min_score": min_score,
+        "exact": "true" if exact else None,
+    }
     query = {name: value for name, value in given.items() if value is not None}
     with Api(connect(data_dir).api()) as api:
         if image.is_file():

@@ -10,7 +10,7 @@ import click
 
 from local.commands.connection import Connection, connect, data_dir_option, json_option
 from local.commands.exits import UNREACHABLE
-from local.commands.terminal import plain, print_json, print_table, size
+from local.commands.terminal import local_time, plain, print_json, print_table, size
 
 
 @click.command()
@@ -111,6 +111,19 @@ def _functions(connection: Connection) -> dict[str, Any]:
     return functions
 
 
+def build_line(catalogue: str, build: dict[str, Any]) -> str:
+    """What the generation beside a catalogue's current one is up to, in one line."""
+    from local.commands.reindex import PHASES
+
+    phase = PHASES.get(build["phase"], build["phase"])
+    line = f"{plain(catalogue)}: {plain(build['generation'])} is {phase}"
+    if build["phase"] in {"filling", "compacting"} and build["total"]:
+        line += f", {build['done']:,} of {build['total']:,} photos"
+        if build["skipped"]:
+            line += f" ({build['skipped']:,} changed meanwhile)"
+    return f"{line}, since {local_time(build['changed_at'])}."
+
+
 def _show(found: dict[str, Any]) -> None:
     for name, value in found["addresses"].items():
         click.echo(f"{name.replace('_', ' '):<14}{plain(value)}")
@@ -121,6 +134,9 @@ def _show(found: dict[str, Any]) -> None:
                 ">Products",
                 ">Views",
                 ">Failures",
+                ">Shards",
+                ">Bases",
+                ">Runs",
                 ">Segments",
                 ">Rows",
                 ">Size",
@@ -132,6 +148,9 @@ def _show(found: dict[str, Any]) -> None:
                     f"{item['products']:,}",
                     f"{item['views']:,}",
                     f"{item['failures']:,}",
+                    f"{item['shards']:,}",
+                    f"{item['bases']:,}",
+                    f"{item['runs']:,}",
                     f"{item['segments']:,}",
                     f"{item['rows']:,}",
                     size(item["size_bytes"]),
@@ -140,6 +159,9 @@ def _show(found: dict[str, Any]) -> None:
                 for item in found["catalogues"]
             ),
         )
+        for item in found["catalogues"]:
+            if item["build"]:
+                click.echo(build_line(item["catalogue"], item["build"]))
     elif found["catalogues"] is not None:
         click.echo("\nNothing has been uploaded yet.\n")
     if queue := found["queue"]:

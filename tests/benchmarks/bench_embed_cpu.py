@@ -28,7 +28,7 @@ from PIL import Image
 TABLES = {
     "products_table": ("catalogue", "product_id"),
     "failures_table": ("catalogue", "key"),
-    "registry_table": ("scope", "digest"),
+    "registry_table": ("scope", "entry"),
     "generations_table": ("kind", "catalogue"),
     "searches_table": ("bucket", "query_id"),
 }

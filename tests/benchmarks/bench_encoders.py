@@ -2,11 +2,12 @@
 
     python tests/benchmarks/bench_encoders.py cpu      FOLDER [--encoder NAME] [--images 100]
     python tests/benchmarks/bench_encoders.py fidelity FOLDER [--encoder NAME]
+    python tests/benchmarks/bench_encoders.py head     FOLDER [--encoder NAME]
     python tests/benchmarks/bench_encoders.py draft    FOLDER [--encoder NAME] [--images 24]
 
-FOLDER holds photos and, for ``fidelity``, a ``manifest.csv`` (file, split, product_id, category)
-whose ``queries`` split is searched for in the rest. Times are CPU milliseconds of this process on
-one thread: set OPENBLAS_NUM_THREADS=1.
+FOLDER holds photos and, for ``fidelity`` and ``head``, a ``manifest.csv`` (file, split, product_id,
+category) whose ``queries`` split is searched for in the rest. Times are CPU milliseconds of this
+process on one thread: set OPENBLAS_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from PIL import Image
 
 from lookalike.core.encoder import Encoder, preprocess
 from lookalike.core.encoders import DEFAULT_ENCODER, ENCODERS, EncoderRecord, encoder_record
+from lookalike.core.head import Head, fit_head
 from lookalike.core.images import ImageLimits, decode, thumbnail_webp
 from lookalike.core.metrics import mean_average_precision_at_k
 from lookalike.core.pooling import POOLINGS, border_saliency, pool
+from lookalike.core.segment import dequantize, quantize
 from lookalike.modelbuild import ensure_model
 from lookalike.models import default_model_dir
 
 LIMITS = ImageLimits(25_000_000, 100_000_000)
 K = 10
+HEAD_DIMS = (512, 256, 128, 64)
 
 
 def cpu_ms(run: Callable[[Any], object], items: Sequence[Any], repeats: int = 5) -> float:
@@ -94,10 +98,7 @@ def measure_cpu(record: EncoderRecord, precision: str, folder: Path, count: int)
 
 
 def measure_fidelity(record: EncoderRecord, folder: Path) -> None:
-    with (folder / "manifest.csv").open(newline="") as stream:
-        rows = sorted(csv.DictReader(stream), key=lambda row: row["split"] != "queries")
-    queries = sum(row["split"] == "queries" for row in rows)
-    categories = np.array([row["category"] for row in rows])
+    rows, queries, categories = read_manifest(folder)
     embeddings: dict[tuple[str, str], np.ndarray[Any, Any]] = {}
     for precision in ("fp32", "int8"):
         path = ensure_model(record.name, precision, default_model_dir())
@@ -119,6 +120,35 @@ def measure_fidelity(record: EncoderRecord, folder: Path) -> None:
         ):
             scores = retrieval(q[:queries], c[queries:], categories[:queries], categories[queries:])
             print(f"| {label} | {' / '.join(f'{100 * score:.1f}' for score in scores)} |")
+
+
+def read_manifest(folder: Path) -> tuple[list[dict[str, str]], int, np.ndarray[Any, Any]]:
+    """The rows, queries first; how many queries there are; each row's category."""
+    with (folder / "manifest.csv").open(newline="") as stream:
+        rows = sorted(csv.DictReader(stream), key=lambda row: row["split"] != "queries")
+    queries = sum(row["split"] == "queries" for row in rows)
+    return rows, queries, np.array([row["category"] for row in rows])
+
+
+def measure_head(record: EncoderRecord, folder: Path) -> None:
+    """Retrieval as the index has it: raw rows in int8, then through heads fitted on them."""
+    rows, queries, categories = read_manifest(folder)
+    encoder = Encoder(ensure_model(record.name, "fp32", default_model_dir()), record, "gap")
+    for pooling, raw in _embed_all(encoder, (folder / row["file"] for row in rows)).items():
+        stored = dequantize(*quantize(raw[queries:]))
+        heads = {"none": Head.identity(record.dim)}
+        heads |= {f"centred, PCA to {dim}": fit_head(stored, dim) for dim in HEAD_DIMS}
+        print(f"\n{record.name} {pooling}, {queries} queries, {len(stored)} products")
+        print("| head | bytes a row in SQ8 | P@1 / P@10 / mAP@10 |")
+        for label, head in heads.items():
+            scores = retrieval(
+                head.project(raw[:queries]),
+                head.project(stored),
+                categories[:queries],
+                categories[queries:],
+            )
+            quality = " / ".join(f"{100 * score:.1f}" for score in scores)
+            print(f"| {label} | {head.dim_out} | {quality} |", flush=True)
 
 
 def _embed_all(encoder: Encoder, paths: Iterable[Path]) -> dict[str, np.ndarray[Any, Any]]:
@@ -174,7 +204,7 @@ def measure_draft(record: EncoderRecord, folder: Path, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["cpu", "fidelity", "draft"])
+    parser.add_argument("what", choices=["cpu", "fidelity", "head", "draft"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--encoder", choices=sorted(ENCODERS), default=DEFAULT_ENCODER)
     parser.add_argument("--images", type=int, default=24)
@@ -182,6 +212,8 @@ def main() -> None:
     record = encoder_record(options.encoder)
     if options.what == "fidelity":
         measure_fidelity(record, options.folder)
+    elif options.what == "head":
+        measure_head(record, options.folder)
     elif options.what == "draft":
         measure_draft(record, options.folder, options.images)
     else:

@@ -9,16 +9,24 @@ from moto.server import ThreadedMotoServer
 from ulid import ULID
 
 from lookalike.adapters.aws import forget_clients
-from lookalike.core.errors import Conflict, Unindexable
+from lookalike.adapters.signed import SignedRequests
+from lookalike.core.errors import Conflict, Unavailable, Unindexable
+from lookalike.core.keys import content_digest
 from lookalike.core.ports import Stores
 from lookalike.core.types import (
+    BaseEntry,
+    Build,
     Counts,
     Document,
     Failure,
     Generation,
+    Lineage,
+    Manifest,
     Product,
+    Run,
     SearchRecord,
     SegmentEntry,
+    Shard,
     View,
 )
 from lookalike.settings import Settings
@@ -27,7 +35,7 @@ from lookalike.wiring import aws_stores
 TABLES = {
     "products_table": ("catalogue", "product_id"),
     "failures_table": ("catalogue", "key"),
-    "registry_table": ("scope", "digest"),
+    "registry_table": ("scope", "entry"),
     "generations_table": ("kind", "catalogue"),
     "searches_table": ("bucket", "query_id"),
 }
@@ -153,21 +161,139 @@ def test_failures(stores):
     assert table.get_many(["s/1.jpg"]) == {}
 
 
-def test_registry(stores):
-    entries = [SegmentEntry("s/g/0", digest, 2, 100, 1.0) for digest in "ab"]
-    for entry in (entries[1], entries[0], entries[0]):
-        stores.registry.add(entry)
-    assert stores.registry.live("s/g/0") == entries
-    assert stores.registry.live("s/h/0") == []
+def test_ranges_of_an_object(stores):
+    store = stores.index
+    key = "bases/s é/x.base"
+    assert store.get_range(key, 0, 4) is None
+    assert store.get_range(key, 0, 0) is None
+    store.put(key, bytes(range(100)), "application/octet-stream")
+    assert store.get_range(key, 0, 100) == bytes(range(100))
+    assert store.get_range(key, 10, 5) == bytes(range(10, 15))
+    assert store.get_range(key, 99, 1) == b"c"
+    assert store.get_range(key, 90, 50) == bytes(range(90, 100))
+    assert store.get_range(key, 100, 5) == b""
+    assert store.get_range(key, 5000, 5) == b""
+    assert store.get_range(key, 10, 0) == b""
+    store.put("empty", b"", "application/octet-stream")
+    assert store.get_range("empty", 0, 1) == b""
+    store.delete(key)
+    assert store.get_range(key, 10, 5) is None
 
 
-def test_the_first_generation_stays(stores):
-    table = stores.generations
-    assert table.current("s") is None
-    first = table.create(Generation("s", "g1", "e", 8))
-    assert table.create(Generation("s", "g2", "f", 9)) == first
-    table.create(Generation("a", "g1", "e", 8))
-    assert [item.catalogue for item in table.catalogues()] == ["a", "s"]
+def segment(number: int, scope: str = "s/g") -> SegmentEntry:
+    digest = f"{(number * 7919) % 100_000:032x}"  # in another order than commits
+    return SegmentEntry(scope, digest, number + 1, 100, 1_700_000_000.25 + number)
+
+
+def test_segments_are_read_in_order_of_commit_and_removed(stores):
+    registry = stores.registry
+    assert registry.read("s/g") == ([], Manifest("s/g"))
+    entries = [segment(number) for number in range(60)]
+    other = segment(3, "s/g2")
+    for entry in (*entries[::-1], entries[4], other):
+        registry.add(entry)
+    assert registry.read("s/g") == (entries, Manifest("s/g"))
+    assert registry.read("s/g2") == ([other], Manifest("s/g2"))
+    registry.remove([*entries[:57], entries[0], segment(99)])
+    assert registry.read("s/g")[0] == entries[57:]
+    registry.remove([])
+    registry.remove(entries[:57])
+    assert registry.read("s/g")[0] == entries[57:]
+    assert registry.read("s/g2")[0] == [other]
+
+
+def test_segments_since_a_moment_come_with_the_manifest(stores):
+    registry = stores.registry
+    entries = [segment(number) for number in range(9)]
+    for entry in entries:
+        registry.add(entry)
+    manifest = registry.put_manifest(Manifest("s/g", head="h"))
+    at = entries[5].committed_at
+    assert registry.read("s/g", since=at) == (entries[5:], manifest)
+    assert registry.read("s/g", since=at + 0.001) == (entries[6:], manifest)
+    assert registry.read("s/g", since=at + 1e-7)[0][0] in entries[5:7]
+    assert registry.read("s/g", since=0.0) == (entries, manifest)
+    assert registry.read("s/g", since=-5.0) == (entries, manifest)
+    assert registry.read("s/g", since=at + 1000) == ([], manifest)
+    same_moment = SegmentEntry("s/g", "f" * 32, 1, 1, at)
+    registry.add(same_moment)
+    assert registry.read("s/g", since=at)[0] == [entries[5], same_moment, *entries[6:]]
+
+
+def test_the_manifest_is_written_by_one_of_two(stores):
+    registry = stores.registry
+    shard = Shard(
+        BaseEntry("b", 9, 3, 1000, 100, 8, 1.5), (Run("r1", 5, 50, 1.25),), (Run("r2", 4, 40, 1.5),)
+    )
+    first = registry.put_manifest(
+        Manifest("s/g", "head", 7, (shard, Shard()), {"segments/s é/x.seg": 1_700_000_000.123456})
+    )
+    assert first.revision is not None
+    assert registry.read("s/g")[1] == first
+    assert registry.read("s/other")[1].revision is None
+    with pytest.raises(Conflict):
+        registry.put_manifest(Manifest("s/g"))  # another creator
+    second = registry.put_manifest(Manifest("s/g", revision=first.revision))
+    assert second.revision != first.revision
+    with pytest.raises(Conflict):
+        registry.put_manifest(Manifest("s/g", "late", revision=first.revision))
+    assert registry.read("s/g")[1] == second
+    registry.drop("s/g")
+    with pytest.raises(Conflict):
+        registry.put_manifest(second)
+    assert registry.read("s/g")[1] == Manifest("s/g")
+
+
+def test_a_big_manifest_is_read_whole_behind_pages_of_segments(stores):
+    """Many segments (more than one page of a query, which is 1 MB) and a manifest of 700 kB."""
+    registry = stores.registry
+    scope = f"{'long-name-' * 150}/g"
+    entries = [segment(number, scope) for number in range(400)]
+    for entry in entries:
+        registry.add(entry)
+    replaced = {
+        f"segments/{'long-name-' * 5}/{content_digest(b'%d' % number)}.seg": 1_700_000_000.5
+        for number in range(7000)
+    }
+    manifest = registry.put_manifest(Manifest(scope, replaced=replaced))
+    assert registry.read(scope) == (entries, manifest)
+    assert registry.read(scope, since=entries[-1].committed_at) == (entries[-1:], manifest)
+    registry.drop(scope)
+    assert registry.read(scope) == ([], Manifest(scope))
+
+
+def test_dropping_a_scope_leaves_others(stores):
+    registry = stores.registry
+    kept = {}
+    for scope in ("s/g", "s/g2", "s2/g"):
+        for number in range(30):
+            registry.add(segment(number, scope))
+        manifest = registry.put_manifest(Manifest(scope, head=scope))
+        kept[scope] = ([segment(number, scope) for number in range(30)], manifest)
+    registry.drop("s/g")
+    registry.drop("s/g")
+    assert registry.read("s/g") == ([], Manifest("s/g"))
+    for scope in ("s/g2", "s2/g"):
+        assert registry.read(scope) == kept[scope]
+
+
+def test_a_lineage_is_written_by_one_of_two(stores):
+    table = stores.lineages
+    assert table.get("s") is None and table.all() == []
+    current = Generation("s", "g1", "e")
+    first = table.put(Lineage("s", current))
+    assert first.revision is not None and table.get("s") == first
+    with pytest.raises(Conflict):
+        table.put(Lineage("s", Generation("s", "g2", "f")))  # another creator
+    build = Build(Generation("s", "g2", "f"), "filling", 1.25, 2.5, "p é", 3, 4, 1)
+    second = table.put(Lineage("s", current, build, 2, first.revision))
+    assert table.get("s") == second
+    assert [item.generation for item in second.generations] == ["g1", "g2"]
+    with pytest.raises(Conflict):
+        table.put(Lineage("s", current, None, 1, first.revision))
+    assert table.get("s") == second
+    third = table.put(Lineage("a", Generation("a", "g1", "e")))
+    assert table.all() == [third, second]
 
 
 def test_counts(stores):
@@ -176,7 +302,7 @@ def test_counts(stores):
     assert stores.counts.all() == {"s": Counts(1, 3, 0)}
     stores.counts.set("s", Counts(7, 8, 9))
     assert stores.counts.all() == {"s": Counts(7, 8, 9)}
-    assert stores.generations.catalogues() == []
+    assert stores.lineages.all() == []
 
 
 def test_search_log(stores):
@@ -212,3 +338,26 @@ def test_a_dotted_key_is_no_other_object(stores):
     for key in ("shop/../c.jpg", "./c.jpg", f"../{Settings().index_bucket}/x"):
         assert stores.images.head(key) is None
         assert stores.images.get(key, 10) is None
+
+
+def test_a_manifest_beyond_what_an_item_holds_is_refused_and_changes_nothing(moto_stores):
+    registry = moto_stores.registry
+    first = registry.put_manifest(Manifest("s/g", "head"))
+    replaced = {content_digest(b"%d" % number): float(number) for number in range(20_000)}
+    with pytest.raises(Unavailable):
+        registry.put_manifest(Manifest("s/g", "head", replaced=replaced, revision=first.revision))
+    assert registry.read("s/g")[1] == first
+
+
+@pytest.fixture
+def without_signed_requests(monkeypatch):
+    monkeypatch.setattr(SignedRequests, "send", lambda *arguments, **options: None)
+
+
+def test_what_is_not_plain_is_left_to_the_sdk(moto_stores, without_signed_requests):
+    """The SDK's answers mean the same: ranges, batches and conditions."""
+    test_ranges_of_an_object(moto_stores)
+    test_segments_are_read_in_order_of_commit_and_removed(moto_stores)
+    moto_stores.registry.drop("s/g")
+    test_the_manifest_is_written_by_one_of_two(moto_stores)
+    test_a_lineage_is_written_by_one_of_two(moto_stores)

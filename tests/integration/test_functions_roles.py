@@ -6,7 +6,7 @@ import fnmatch
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,9 @@ import urllib3
 from moto.server import ThreadedMotoServer
 
 from app import app
+from chalicelib.compact import compact
 from chalicelib.embed import embed
+from chalicelib.reindex import reindex
 from chalicelib.sweep import sweep
 from infra.build import build_template
 from lookalike import wiring
@@ -48,6 +50,8 @@ NEEDED_BESIDE = {
     "QueryRole": LOGS
     | {"s3:ListBucket": MISSING, "s3:PutObject": COMES_BACK, "dynamodb:PutItem": COMES_BACK},
     "SweepRole": LOGS,
+    "CompactRole": LOGS,
+    "ReindexRole": LOGS | {"s3:ListBucket": MISSING},
 }
 
 
@@ -222,6 +226,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     environment = resolve(resolve.resources["Embed"]["Properties"]["Environment"]["Variables"])
     environment |= {
         "LOOKALIKE_MODEL_DIR": str(tmp_path / "models"),
+        "LOOKALIKE_CACHE_DIR": str(tmp_path / "bases"),
         "LOOKALIKE_REFRESH_S": "0",
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_DEFAULT_REGION": REGION,
@@ -262,7 +267,21 @@ def http(method: str, resource: str, query: dict[str, list[str]], body: str | No
     assert answer["statusCode"] < 300, answer["body"]
 
 
-def test_no_function_does_more_than_its_role_allows(cloud: Cloud, photo: Any) -> None:
+def make_small(monkeypatch: pytest.MonkeyPatch, **settings: int) -> None:
+    """Let few rows be enough for bases and heads, at once."""
+    for name, value in (settings | {"SETTLE_S": 0}).items():
+        monkeypatch.setenv(f"LOOKALIKE_{name}", str(value))
+    wiring.services.cache_clear()
+
+
+def by_hand(function: Any, **detail: str) -> Any:
+    event = json.loads((EVENTS / "schedule.json").read_text(encoding="utf-8")) | {"detail": detail}
+    return function(event, SimpleNamespace(get_remaining_time_in_millis=lambda: 900_000))
+
+
+def test_no_function_does_more_than_its_role_allows(
+    cloud: Cloud, photo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     s3, shop = boto3.client("s3"), {"catalogue": ["shop"]}
     bucket = cloud.resolve.name("ImagesBucket")
 
@@ -285,9 +304,14 @@ def test_no_function_does_more_than_its_role_allows(cloud: Cloud, photo: Any) ->
     assert report["queued"] == 2
     cloud.check("SweepRole")
 
-    # Query: every route that reaches AWS. The product to delete has a document that failed.
+    # Query: every route that reaches AWS. The index has a head, a base and a segment; the product
+    # to delete has a document that failed.
+    make_small(monkeypatch, MERGE_SEGMENTS=1, BASE_ROWS=1, HEAD_ROWS=2)
+    assert by_hand(reindex)["catalogues"][0]["phase"] == "kept"
     s3.put_object(Bucket=bucket, Key="shop/a/product.json", Body=b"{")
     embed_now("shop/a/product.json")
+    s3.put_object(Bucket=bucket, Key="shop/d.jpg", Body=photo(5))
+    embed_now("shop/d.jpg")
     services = wiring.services()
     cloud.calls.clear()
     http("POST", "/search", shop, '{"product_id": "a"}')
@@ -304,3 +328,40 @@ def test_no_function_does_more_than_its_role_allows(cloud: Cloud, photo: Any) ->
     http("POST", "/uploads", {})
     http("DELETE", "/products/{product_id}", shop)
     cloud.check("QueryRole")
+
+
+def test_no_function_that_tends_the_index_does_more_than_its_role_allows(
+    cloud: Cloud, photo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(monkeypatch, MERGE_SEGMENTS=1, BASE_ROWS=2, HEAD_ROWS=4)
+    s3, stores = boto3.client("s3"), wiring.services().stores
+    bucket, index = (cloud.resolve.name(name) for name in ("ImagesBucket", "IndexBucket"))
+    for first in (0, 2, 4):
+        keys = [f"shop/p{number}.jpg" for number in (first, first + 1)]
+        for number, key in enumerate(keys):
+            s3.put_object(Bucket=bucket, Key=key, Body=photo(first + number))
+        embed_now(*keys)
+
+    # Reindex: a head, by itself, and photos of a segment that was lost.
+    lost = s3.list_objects_v2(Bucket=index, Prefix="segments/")["Contents"][0]["Key"]
+    s3.delete_object(Bucket=index, Key=lost)
+    cloud.calls.clear()
+    assert by_hand(reindex)["catalogues"][0]["phase"] == "kept"
+    assert by_hand(reindex, action="rollback", catalogue="shop")["postponed"] == {}
+    assert by_hand(reindex, action="rollback", catalogue="shop")["postponed"] == {}
+    cloud.check("ReindexRole")
+
+    # Compact: rows of another product, and a file of each kind whose grace is over.
+    s3.put_object(Bucket=bucket, Key="shop/q.jpg", Body=photo(7))
+    s3.put_object(Bucket=bucket, Key="shop/r.jpg", Body=photo(8))
+    embed_now("shop/q.jpg", "shop/r.jpg")
+    lineage = stores.lineages.get("shop")
+    assert lineage is not None
+    _, manifest = stores.registry.read(lineage.current.scope)
+    old = dict.fromkeys(("segments/shop/0.seg", "bases/shop/0.base", "heads/shop/0.head"), 1.0)
+    stores.registry.put_manifest(replace(manifest, replaced=old))
+    wiring.services.cache_clear()  # another process, which has read nothing yet
+    cloud.calls.clear()
+    report = by_hand(compact, catalogue="shop")
+    assert report["finished"] and report["bases"] and report["deleted_objects"] == len(old)
+    cloud.check("CompactRole")

@@ -100,12 +100,12 @@ def test_overwriting_and_deleting_take_effect(system, photo):
 def test_uploading_the_same_again_changes_nothing_that_is_searched(system, photo):
     files = {f"shop/p{seed}.jpg": photo(seed) for seed in range(3)}
     upload(system, files, category="mug")
-    segments = system.stores.registry.live("shop/efficientnet-lite0-border-v1/0")
+    segments = system.stores.registry.read("shop/efficientnet-lite0-border-v1")
     before, _ = system.stores.products.page("shop", 10)
     assert system.ingest.reconcile(list(files) * 3) == {}
     assert system.stores.products.page("shop", 10)[0] == before
     upload(system, files, category="mug")
-    assert system.stores.registry.live("shop/efficientnet-lite0-border-v1/0") == segments
+    assert system.stores.registry.read("shop/efficientnet-lite0-border-v1") == segments
     after, _ = system.stores.products.page("shop", 10)
     assert [view.version for item in after for view in item.views.values()] == [
         view.version for item in before for view in item.views.values()
@@ -209,14 +209,27 @@ def test_min_score_and_k_bound_the_answer(system, photo):
 
 def test_min_score_ends_the_search_for_more(system, photo):
     upload(system, {f"shop/p{seed:02d}.jpg": photo(seed) for seed in range(30)})
-    generation = system.stores.generations.current("shop")
+    generation = system.stores.lineages.get("shop").current
     index, limits = system.query._live_index.get(generation), []
     original = index.search
-    index.search = lambda query, limit, rows=None: (
-        limits.append(limit) or original(query, limit, rows)
+    index.search = lambda query, limit, **options: (
+        limits.append(limit) or original(query, limit, **options)
     )
     assert search(system, photo(0), k=2, min_score=0.999) == ["p00"]
     assert len(limits) == 1
+
+
+def test_an_exact_search_reads_every_row(system, photo):
+    upload(system, {f"shop/p{seed:02d}.jpg": photo(seed) for seed in range(30)})
+    index = system.query._live_index.get(system.stores.lineages.get("shop").current)
+    asked, original = [], index.search
+    index.search = lambda query, limit, **options: (
+        asked.append(options) or original(query, limit, **options)
+    )
+    assert search(system, photo(3), k=5, exact=True) == search(system, photo(3), k=5)
+    assert [options["exact"] for options in asked] == [True, False]
+    assert asked[0]["nprobe"] == system.settings.nprobe
+    assert asked[0]["probes"] == system.settings.shard_probes
 
 
 def test_a_deletion_that_was_cut_short_is_finished_by_the_same_call(system, photo):
@@ -412,8 +425,8 @@ def test_an_altered_segment_is_named_and_never_searched(build, memory_stores, ph
     system = build(memory_stores)
     upload(system, {"shop/a.jpg": photo(0)})
     upload(system, {"shop/b.jpg": photo(1)})
-    entries = memory_stores.registry.live("shop/efficientnet-lite0-border-v1/0")
-    name = f"segments/{entries[0].scope}/{entries[0].digest}.seg"
+    entries, _ = memory_stores.registry.read("shop/efficientnet-lite0-border-v1")
+    name = f"segments/shop/{entries[0].digest}.seg"
     body = bytearray(memory_stores.index.get(name, 10**6)[1])
     body[200] ^= 1
     memory_stores.index.put_object(name, bytes(body))
@@ -427,7 +440,7 @@ def test_deletions_and_bad_files_make_no_catalogue_but_their_failures_are_seen(s
     upload(system, {"typo/bad.jpg": b"not a photo", "typo/too/many/levels.jpg": b"x"})
     (entry,) = system.catalogue.stats().catalogues
     assert (entry.catalogue, entry.encoder, entry.failures) == ("typo", None, 2)
-    assert system.stores.generations.catalogues() == []
+    assert system.stores.lineages.all() == []
     system.stores.counts.set("typo", Counts(7, 7, 7))
     system.sweep.run(deadline=float("inf"))
     assert system.stores.counts.all()["typo"] == Counts(0, 0, 2)
@@ -510,8 +523,8 @@ def test_undecodable_photos_during_a_slow_load_hold_nothing_up(build, memory_sto
         upload(system, {f"shop/p{number}.jpg": photo(number)})
     fresh, opened = build(memory_stores), threading.Event()
     search(system, photo(0))
-    original = memory_stores.registry.live
-    memory_stores.registry.live = lambda scope: opened.wait(10) and original(scope)
+    original = memory_stores.registry.read
+    memory_stores.registry.read = lambda *asked: opened.wait(10) and original(*asked)
     for _ in range(40):
         with pytest.raises(Unindexable):
             search(fresh, b"no photo")
@@ -523,19 +536,19 @@ def test_two_refreshes_of_an_index_take_turns(build, memory_stores, photo):
     """A request that ends early leaves its refresh running when the next one begins."""
     system = build(memory_stores)
     upload(system, {"shop/a.jpg": photo(0)})
-    generation = memory_stores.generations.current("shop")
+    generation = memory_stores.lineages.get("shop").current
     together, met = threading.Barrier(2), []
-    original = memory_stores.registry.live
+    original = memory_stores.registry.read
 
-    def live(scope: str):
+    def read(scope: str, since: float = 0.0):
         try:
             together.wait(0.2)
             met.append(scope)
         except threading.BrokenBarrierError:
             together.reset()
-        return original(scope)
+        return original(scope, since)
 
-    memory_stores.registry.live = live
+    memory_stores.registry.read = read
     with ThreadPoolExecutor(2) as pool:
         indexes = list(pool.map(system.query._live_index.get, [generation] * 2))
     assert met == []

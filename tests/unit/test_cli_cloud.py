@@ -17,7 +17,7 @@ from local.commands.upload_plan import PlannedFile
 from local.state import FolderLock, State, write_state
 from lookalike.core.keys import parse_key
 from lookalike.core.ports import Stores
-from lookalike.core.types import Counts, Failure, Generation, Product, View
+from lookalike.core.types import Counts, Failure, Generation, Lineage, Product, View
 
 
 @dataclass
@@ -40,7 +40,8 @@ class Cloud:
 
     def fail(self, key: str, etag: str = "e") -> None:
         catalogue = parse_key(key).catalogue
-        self.stores.generations.create(Generation(catalogue, "g", "e", 8))
+        if self.stores.lineages.get(catalogue) is None:
+            self.stores.lineages.put(Lineage(catalogue, Generation(catalogue, "g", "e")))
         failure = Failure(catalogue, key, "not-an-image", "It is no image.", etag, 5.0, 2)
         self.stores.failures.put(failure)
         self.stores.counts.add(catalogue, Counts(failures=1))

@@ -64,6 +64,7 @@ def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeApi]:
 def answer_of(*products: str, category: str = "shoes") -> dict[str, Any]:
     return {
         "query_id": "01J",
+        "generation": "1",
         "took_ms": {"encode": 20.0, "search": 1.5, "total": 22.0},
         "results": [
             {
@@ -104,6 +105,17 @@ def test_what_is_no_file_is_a_product(api: FakeApi) -> None:
     ((_, query, kind, body),) = api.requests
     assert (kind, json.loads(body)) == ("application/json", {"product_id": "boot-7"})
     assert query["min_score"] == ["0.5"]
+
+
+def test_a_filter_is_passed_on_and_exact_is_asked_for(api: FakeApi) -> None:
+    text = 'brand=acme AND NOT (price>50 OR "on sale"=true)'
+    assert run("boot-7", "--filter", text, "--exact").exit_code == 0
+    assert run("boot-7").exit_code == 0
+    assert api.requests[0][1] == {"k": ["10"], "catalogue": ["default"]} | {
+        "filter": [text],
+        "exact": ["true"],
+    }
+    assert "exact" not in api.requests[1][1] and "filter" not in api.requests[1][1]
 
 
 def test_a_crop_goes_along_in_a_form(api: FakeApi) -> None:
@@ -236,10 +248,13 @@ def test_eval(api: FakeApi, tmp_path: Path) -> None:
         "map_at_k_of_found": 0.75,
     }
     assert found["queries_without_relevant_products"] == 1
+    assert (found["exact"], found["generations"]) == (False, ["1"])
     assert found["latency_ms"]["stages"]["encode"] == {"p50": 20.0, "p95": 20.0}
     assert {request[3] for request in api.requests} == {b"q1", b"q2"}
-    table = CliRunner().invoke(cli, ["eval", "manifest.csv", "-k", "2", "--parallel", "2"])
+    command = ["eval", "manifest.csv", "-k", "2", "--parallel", "2", "--exact"]
+    table = CliRunner().invoke(cli, command)
     assert table.exit_code == 0, table.output
+    assert sum(request[1].get("exact") == ["true"] for request in api.requests) == 2
     assert ["all", "2", "50.0", "%", "50.0", "%", "62.5", "%", "75.0", "%"] in [
         line.split() for line in table.output.splitlines()
     ]

@@ -94,6 +94,36 @@ def test_a_filter_may_be_text_in_json() -> None:
     assert json_search({"product_id": "a", "filter": "a=1"}).filter == parse_filter({"a": 1})
 
 
+def test_filters_of_several_parts() -> None:
+    text = 'brand=acme AND NOT (price>50 OR "on sale"=true)'
+    value = {"brand": "acme", "not": {"or": [{"price": {"gt": 50}}, {"on sale": True}]}}
+    found = json_search({"product_id": "a", "filter": value})
+    assert found.filter == parse_filter(value)
+    assert json_search({"product_id": "a"}, filter=text).filter == found.filter
+    assert form_search(("image", b"a"), ("filter", text.encode())).filter == found.filter
+
+
+@pytest.mark.parametrize(
+    ("text", "exact"), [("true", True), ("1", True), ("false", False), ("0", False), ("True", True)]
+)
+def test_exact_in_a_query(text: str, exact: bool) -> None:
+    assert json_search({"product_id": "a"}, exact=text).exact is exact
+    similar = HttpRequest(query={"exact": [text]}, path_parameters={"product_id": "a"})
+    assert read_similar(similar).exact is exact
+
+
+def test_exact_in_a_body_wins_over_the_query() -> None:
+    assert json_search({"product_id": "a", "exact": True}).exact is True
+    assert json_search({"product_id": "a", "exact": False}, exact="true").exact is False
+    assert json_search({"product_id": "a"}).exact is False
+
+
+def test_a_value_of_exact_that_is_not_allowed_is_explained() -> None:
+    error = refusal({"product_id": "a", "exact": "sometimes"})
+    assert "sometimes" in error.detail and "bool" in error.detail
+    assert "Score every row" in error.detail
+
+
 def test_a_form_has_the_fields_of_the_json_body() -> None:
     found = form_search(
         ("image", b"\x00one"),
@@ -106,6 +136,7 @@ def test_a_form_has_the_fields_of_the_json_body() -> None:
         ("not_like", b"x"),
         ("not_like", "y ü".encode()),
         ("min_score", b"-0.5"),
+        ("exact", b"true"),
         ("catalogue", b"shop"),
     )
     assert found == SearchRequest(
@@ -119,6 +150,7 @@ def test_a_form_has_the_fields_of_the_json_body() -> None:
         filter=parse_filter({"category": "shoes"}),
         not_like=("x", "y ü"),
         min_score=-0.5,
+        exact=True,
     )
 
 
@@ -155,6 +187,12 @@ def test_k_out_of_bounds_names_the_bounds(k: int) -> None:
         ({"product_id": "a", "filter": 7}, "filter"),
         ({"product_id": "a", "filter": "shoes"}, "filter"),
         ({"product_id": "a", "filter": {"price": {"around": 5}}}, "filter"),
+        ({"product_id": "a", "filter": {"or": []}}, "filter"),
+        ({"product_id": "a", "filter": "(a=1"}, "filter"),
+        ({"product_id": "a", "filter": {str(n): n for n in range(33)}}, "filter"),
+        ({"product_id": "a", "exact": "true"}, "exact"),
+        ({"product_id": "a", "exact": 1}, "exact"),
+        ({"product_id": "a", "exact": None}, "exact"),
         ({"product_id": "a", "not_like": "b"}, "not_like"),
         ({"product_id": "a", "min_score": 1.5}, "min_score"),
         ({"product_id": "a", "catalogue": ""}, "catalogue"),
@@ -263,6 +301,9 @@ def test_no_content_type_is_json_as_api_gateway_has_it() -> None:
         ({"catalogue": ["\udcff"]}, "catalogue"),
         ({"catalogue": ["a" * 256]}, "catalogue"),
         ({"filter": ["a" * 10_000]}, "filter"),
+        ({"exact": ["maybe"]}, "exact"),
+        ({"exact": [""]}, "exact"),
+        ({"exact": ["true", "true"]}, "exact"),
     ],
 )
 def test_query_parameters_are_checked(query: dict[str, list[str]], parameter: str) -> None:

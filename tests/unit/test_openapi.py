@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from app import app
+from lookalike.core.filters import parse_filter
 from lookalike.http.examples import SEARCH_BODIES, SEARCH_RESPONSE
 from lookalike.http.message import HttpRequest
 from lookalike.http.openapi import document
@@ -44,6 +45,28 @@ def test_examples_of_requests_are_valid_and_are_read(name: str) -> None:
     Draft202012Validator(schema_of("SearchBody")).validate(example)
     body = json.dumps(example).encode()
     assert read_search(HttpRequest(content_type="application/json", body=body)).inputs
+
+
+def test_examples_of_filters_are_filters() -> None:
+    body = document()["components"]["schemas"]["SearchBody"]["properties"]
+    assert len(body["filter"]["examples"]) > 1
+    for example in body["filter"]["examples"]:
+        assert parse_filter(example).attributes
+    of_search = {
+        item["name"]: item for item in document()["paths"]["/search"]["post"]["parameters"]
+    }
+    for example in of_search["filter"]["schema"]["examples"]:
+        assert parse_filter(example).attributes
+
+
+@pytest.mark.parametrize(
+    ("path", "method"), [("/search", "post"), ("/products/{product_id}/similar", "get")]
+)
+def test_exact_is_described(path: str, method: str) -> None:
+    parameters = document()["paths"][path][method]["parameters"]
+    (exact,) = (item for item in parameters if item["name"] == "exact")
+    assert exact["schema"]["type"] == "boolean" and exact["schema"]["default"] is False
+    assert "Score every row" in exact["description"]
 
 
 def test_the_example_of_an_answer_has_every_field() -> None:

@@ -19,7 +19,13 @@ from lookalike.core.encoders import ENCODERS
 from lookalike.settings import Settings
 
 Json = dict[str, Any]
-FUNCTIONS = {"Embed": "EmbedRole", "APIHandler": "QueryRole", "Sweep": "SweepRole"}
+FUNCTIONS = {
+    "Embed": "EmbedRole",
+    "APIHandler": "QueryRole",
+    "Sweep": "SweepRole",
+    "Compact": "CompactRole",
+    "Reindex": "ReindexRole",
+}
 INTRINSICS = {"Ref", "Fn::GetAtt", "Fn::Sub", "Fn::Join"}
 
 
@@ -69,11 +75,11 @@ def test_sam_translates_it(template: Json, monkeypatch: pytest.MonkeyPatch) -> N
     parameters = SamParameterValues({})
     translated = Translator({}, Parser()).translate(packaged, parameters.parameter_values)
     kinds = [resource["Type"] for resource in translated["Resources"].values()]
-    assert kinds.count("AWS::Lambda::Function") == 3
+    assert kinds.count("AWS::Lambda::Function") == 5
     assert kinds.count("AWS::Lambda::EventSourceMapping") == 1
     assert kinds.count("AWS::Lambda::LayerVersion") == 3
-    assert kinds.count("AWS::Events::Rule") == 1
-    assert kinds.count("AWS::IAM::Role") == 3
+    assert kinds.count("AWS::Events::Rule") == 3
+    assert kinds.count("AWS::IAM::Role") == 5
 
 
 def test_building_leaves_nothing_in_the_checkout_and_is_repeatable(path: Path) -> None:
@@ -138,7 +144,7 @@ def test_defaults_are_those_of_the_settings(template: Json) -> None:
     [
         ("ProductsTable", ["catalogue", "product_id"]),
         ("FailuresTable", ["catalogue", "key"]),
-        ("RegistryTable", ["scope", "digest"]),
+        ("RegistryTable", ["scope", "entry"]),
         ("GenerationsTable", ["kind", "catalogue"]),
         ("SearchesTable", ["bucket", "query_id"]),
     ],
@@ -217,9 +223,17 @@ def test_every_function_has_a_role_of_its_own_that_names_actions_and_resources(
 def test_limits_of_the_functions(resources: Json) -> None:
     functions = {name: resources[name]["Properties"] for name in FUNCTIONS}
     limits = {name: (item["MemorySize"], item["Timeout"]) for name, item in functions.items()}
-    assert limits == {"Embed": (1769, 60), "APIHandler": (1769, 29), "Sweep": (512, 300)}
-    (event,) = resources["Sweep"]["Properties"]["Events"].values()
-    assert event["Properties"]["Schedule"] == "rate(15 minutes)"
+    assert limits == {
+        "Embed": (1769, 60),
+        "APIHandler": (1769, 29),
+        "Sweep": (512, 300),
+        "Compact": (3008, 900),
+        "Reindex": (3008, 900),
+    }
+    schedules = {"Sweep": "15 minutes", "Compact": "1 minute", "Reindex": "1 minute"}
+    for name, period in schedules.items():
+        (event,) = resources[name]["Properties"]["Events"].values()
+        assert event["Properties"]["Schedule"] == f"rate({period})"
     assert "DefaultRole" not in resources
 
 

@@ -58,6 +58,34 @@ class Settings:
     """Largest ``product.json``, in bytes."""
     refresh_s: float = 0.5
     """Seconds after which a query asks again for new segments and for its generation."""
+    nprobe: int = 20
+    """Inverted lists of a base that a query reads; more find more and cost more."""
+    shard_probes: int = 3
+    """Shards that a query reads when a catalogue has several."""
+    index_threads: int = 1
+    """Threads of one index search."""
+    cache_dir: str = ""
+    """Folder for copies of bases; empty means one in the system's temporary folder."""
+    cache_bytes: int = 400_000_000
+    """Most bytes that copies of bases take in that folder."""
+    merge_segments: int = 32
+    """Appended segments of a scope from which compaction merges them."""
+    base_rows: int = 1_000
+    """Rows from which a shard gets a base; fewer are searched exactly as they are."""
+    flat_rows: int = 20_000
+    """Rows up to which a base is one flat list; larger ones have inverted lists."""
+    shard_rows: int = 500_000
+    """Rows of one shard beyond which a rebuild splits a catalogue into more of them."""
+    head_rows: int = 1_000
+    """Rows from which a catalogue gets a fitted head (centring and PCA); 0 turns that off."""
+    head_dim: int = 256
+    """Length of an indexed embedding under a fitted head."""
+    settle_s: float = 90.0
+    """Seconds after which every append that had begun has ended: embed's timeout and a margin."""
+    grace_s: float = 900.0
+    """Seconds for which swapped-out index files are kept for those who still read them."""
+    keep_generation_s: float = 86_400.0
+    """Seconds for which the generation before the current one is kept for a rollback."""
     url_expires_s: int = 3600
     """Seconds for which image URLs in answers open."""
     search_retention_days: int = 90

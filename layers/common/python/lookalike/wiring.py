@@ -3,39 +3,53 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ulid import ULID
 
 from lookalike.adapters.dynamodb import (
     DynamoCounts,
     DynamoFailures,
-    DynamoGenerations,
+    DynamoLineages,
     DynamoProducts,
     DynamoRegistry,
     DynamoSearchLog,
 )
 from lookalike.adapters.s3 import S3ObjectStore
 from lookalike.adapters.sqs import SqsQueue
+from lookalike.core.compaction import CompactionPolicy
 from lookalike.core.encoder import Encoder
 from lookalike.core.encoders import encoder_record, parse_space, space_id
+from lookalike.core.generations import GenerationPolicy
 from lookalike.core.images import ImageLimits
-from lookalike.core.ports import Ids, Stores
+from lookalike.core.ports import Clock, Ids, Stores
 from lookalike.models import default_model_dir, find_model
+from lookalike.services.base_files import BaseFiles
+from lookalike.services.bring_over import PhotoReader
 from lookalike.services.catalogue import Catalogue
+from lookalike.services.compact import Compaction
 from lookalike.services.ingest import Ingest
 from lookalike.services.live_index import LiveIndex
 from lookalike.services.observe import Observer
 from lookalike.services.query import Query
 from lookalike.services.query_embedding import QueryEmbedder
+from lookalike.services.reindex import Reindex
 from lookalike.services.sweep import Sweep
 from lookalike.services.uploads import Uploads
 from lookalike.settings import Settings
 
 _PARALLEL_CALLS = 16
+
+Policy = TypeVar("Policy", CompactionPolicy, GenerationPolicy)
+# All ranges that a cold query reads of a base at once.
+_PARALLEL_RANGES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +63,8 @@ class Services:
     catalogue: Catalogue
     uploads: Uploads
     sweep: Sweep
+    compaction: Compaction
+    reindex: Reindex
 
 
 @functools.cache
@@ -66,41 +82,57 @@ def aws_stores(settings: Settings) -> Stores:
         products=DynamoProducts(settings.products_table),
         failures=DynamoFailures(settings.failures_table),
         registry=DynamoRegistry(settings.registry_table),
-        generations=DynamoGenerations(settings.generations_table),
+        lineages=DynamoLineages(settings.generations_table),
         counts=DynamoCounts(settings.generations_table),
         log=DynamoSearchLog(settings.searches_table, settings.search_retention_days),
         queue=SqsQueue(settings.ingest_queue_url),
     )
 
 
-def build_services(settings: Settings, stores: Stores, ids: Ids) -> Services:
-    """The services on any ports."""
-    clock = time.time
+def build_services(
+    settings: Settings,
+    stores: Stores,
+    ids: Ids,
+    clock: Clock = time.time,
+    encoder_of: Callable[[str], Encoder] | None = None,
+) -> Services:
+    """The services on any ports; by default with the encoders of ``settings.model_dir``."""
+    encoder_of = encoder_of or _encoders(settings)
     pool = ThreadPoolExecutor(_PARALLEL_CALLS, thread_name_prefix="lookalike")
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
 
-    @functools.cache
-    def encoder_of(space: str) -> Encoder:
-        record, pooling = parse_space(space)
-        folder = Path(settings.model_dir) if settings.model_dir else default_model_dir()
-        path = find_model(record, settings.precision, folder)
-        return Encoder(path, record, pooling, settings.encoder_threads)
-
+    observer = Observer(stores.images, limits, settings.max_document_bytes)
     ingest = Ingest(
         stores,
-        Observer(stores.images, limits, settings.max_document_bytes),
+        observer,
         encoder_of,
         space_id(encoder_record(settings.encoder), settings.pooling),
         pool,
         clock,
     )
-    live_index = LiveIndex(stores.index, stores.registry, settings.refresh_s, pool, clock)
+    live_index = LiveIndex(
+        stores.index,
+        stores.registry,
+        BaseFiles(
+            stores.index,
+            _cache_folder(settings),
+            settings.cache_bytes,
+            ThreadPoolExecutor(_PARALLEL_RANGES, thread_name_prefix="ranges"),
+        ),
+        settings.refresh_s,
+        settings.settle_s,
+        pool,
+        clock,
+        settings.index_threads,
+    )
     query = Query(
         stores,
         live_index,
         QueryEmbedder(stores, live_index, encoder_of, limits),
         settings.url_expires_s,
         settings.refresh_s,
+        settings.nprobe,
+        settings.shard_probes,
         ThreadPoolExecutor(1, thread_name_prefix="refresh"),
         ThreadPoolExecutor(2, thread_name_prefix="search-log"),
         clock,
@@ -116,4 +148,30 @@ def build_services(settings: Settings, stores: Stores, ids: Ids) -> Services:
         clock,
     )
     uploads = Uploads(stores.index, settings.max_image_bytes, clock, ids)
-    return Services(settings, stores, ingest, query, catalogue, uploads, sweep)
+    compaction = Compaction(stores, policy_of(CompactionPolicy, settings), pool, clock)
+    photos = PhotoReader(stores, observer, encoder_of, pool, clock)
+    generations = policy_of(GenerationPolicy, settings)
+    reindex = Reindex(stores, generations, settings.pooling, compaction, photos, clock)
+    return Services(settings, stores, ingest, query, catalogue, uploads, sweep, compaction, reindex)
+
+
+def _cache_folder(settings: Settings) -> Path:
+    if settings.cache_dir:
+        return Path(settings.cache_dir)
+    return Path(tempfile.gettempdir()) / "lookalike-bases"
+
+
+def policy_of(kind: Callable[..., Policy], settings: Settings) -> Policy:
+    """The part of the settings that a planner knows, by the names of its fields."""
+    return kind(**{name: getattr(settings, name) for name in inspect.signature(kind).parameters})
+
+
+def _encoders(settings: Settings) -> Callable[[str], Encoder]:
+    @functools.cache
+    def encoder_of(space: str) -> Encoder:
+        record, pooling = parse_space(space)
+        folder = Path(settings.model_dir) if settings.model_dir else default_model_dir()
+        path = find_model(record, settings.precision, folder)
+        return Encoder(path, record, pooling, settings.encoder_threads)
+
+    return encoder_of

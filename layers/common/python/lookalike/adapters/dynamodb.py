@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from ulid import ULID
 
-from lookalike.adapters.table import Item, Table, decode_record, encode_record, text
-from lookalike.core.errors import Conflict
+from lookalike.adapters.table import (
+    Item,
+    Table,
+    decode_record,
+    encode_record,
+    pack_record,
+    text,
+    unchanged,
+    unpack_record,
+)
 from lookalike.core.keys import catalogue_of
 from lookalike.core.types import (
     Counts,
     Failure,
-    Generation,
+    Lineage,
+    Manifest,
     Product,
     SearchRecord,
     SegmentEntry,
@@ -45,12 +52,11 @@ class DynamoProducts:
     def put(self, product: Product) -> Product:
         """See `lookalike.core.ports.ProductTable`."""
         body = encode_record(replace(product, revision=None))
-        # Named by content: if the same record comes back later, a decision made on it still stands.
-        revision = hashlib.blake2b(body["S"].encode(), digest_size=12).hexdigest()
+        revision = _revision(body)
         item = _product_key(product.catalogue, product.product_id)
         item |= {"revision": text(revision), "body": body}
         self._table.call(
-            "PutItem", f"product {product.product_id}", Item=item, **_unchanged(product)
+            "PutItem", f"product {product.product_id}", Item=item, **unchanged(product.revision)
         )
         return replace(product, revision=revision)
 
@@ -60,7 +66,7 @@ class DynamoProducts:
             "DeleteItem",
             f"product {product.product_id}",
             Key=_product_key(product.catalogue, product.product_id),
-            **_unchanged(product),
+            **unchanged(product.revision),
         )
 
     def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Product], str | None]:
@@ -77,13 +83,9 @@ def _product(item: Item) -> Product:
     return replace(decode_record(item, Product), revision=item["revision"]["S"])
 
 
-def _unchanged(product: Product) -> dict[str, Any]:
-    if product.revision is None:
-        return {"ConditionExpression": "attribute_not_exists(revision)"}
-    return {
-        "ConditionExpression": "revision = :revision",
-        "ExpressionAttributeValues": {":revision": text(product.revision)},
-    }
+def _revision(body: dict[str, str]) -> str:
+    """Named by content: if the same record comes back later, a decision made on it still stands."""
+    return hashlib.blake2b(body["S"].encode(), digest_size=12).hexdigest()
 
 
 class DynamoFailures:
@@ -124,61 +126,104 @@ def _failure_key(key: str) -> Item:
 
 
 class DynamoRegistry:
-    """Live segments; implements `lookalike.core.ports.Registry`."""
+    """Appended segments and manifests; implements `lookalike.core.ports.Registry`.
+
+    The manifest sorts behind every segment of its scope, so that one query reads it last.
+    """
 
     def __init__(self, table: str) -> None:
         self._table = Table(table)
 
     def add(self, entry: SegmentEntry) -> None:
         """See `lookalike.core.ports.Registry`."""
-        item = {
-            "scope": text(entry.scope),
-            "digest": text(entry.digest),
-            "body": encode_record(entry),
-        }
-        with suppress(Conflict):
-            self._table.call(
-                "PutItem",
-                f"segment {entry.digest}",
-                Item=item,
-                ConditionExpression="attribute_not_exists(digest)",
-            )
+        item = _entry_key(entry) | {"body": encode_record(entry)}
+        self._table.call("PutItem", f"segment {entry.digest}", Item=item)
 
-    def live(self, scope: str) -> list[SegmentEntry]:
+    def read(self, scope: str, since: float = 0.0) -> tuple[list[SegmentEntry], Manifest]:
         """See `lookalike.core.ports.Registry`."""
-        return [decode_record(item, SegmentEntry) for item in self._table.partition("scope", scope)]
+        manifest = Manifest(scope)
+        entries = []
+        bound = ("entry", _moment(since)) if since > 0 else None
+        for item in self._table.partition("scope", scope, bound):
+            if item["entry"]["S"] == _MANIFEST:
+                manifest = replace(
+                    unpack_record(item, Manifest), scope=scope, revision=item["revision"]["S"]
+                )
+            else:
+                entries.append(decode_record(item, SegmentEntry))
+        return [entry for entry in entries if entry.committed_at >= since], manifest
+
+    def put_manifest(self, manifest: Manifest) -> Manifest:
+        """See `lookalike.core.ports.Registry`."""
+        body = pack_record(replace(manifest, revision=None))
+        revision = _revision(body)
+        item = _manifest_key(manifest.scope) | {"revision": text(revision), "body": body}
+        self._table.call(
+            "PutItem", f"manifest of {manifest.scope}", Item=item, **unchanged(manifest.revision)
+        )
+        return replace(manifest, revision=revision)
+
+    def remove(self, entries: Iterable[SegmentEntry]) -> None:
+        """See `lookalike.core.ports.Registry`."""
+        self._table.delete_many([_entry_key(entry) for entry in dict.fromkeys(entries)])
+
+    def drop(self, scope: str) -> None:
+        """See `lookalike.core.ports.Registry`."""
+        items = self._table.partition("scope", scope)
+        self._table.delete_many(
+            [{name: item[name] for name in ("scope", "entry")} for item in items]
+        )
 
 
-class DynamoGenerations:
-    """Current generations; implements `lookalike.core.ports.GenerationTable`."""
+_MANIFEST = "~manifest"
+
+
+def _moment(at: float) -> str:
+    """Epoch seconds as a text that sorts as they do."""
+    return f"{int(at * 1e6):016x}"
+
+
+def _entry_key(entry: SegmentEntry) -> Item:
+    name = f"{_moment(entry.committed_at)}-{entry.digest}"
+    return {"scope": text(entry.scope), "entry": text(name)}
+
+
+def _manifest_key(scope: str) -> Item:
+    return {"scope": text(scope), "entry": text(_MANIFEST)}
+
+
+class DynamoLineages:
+    """Each catalogue's generations; implements `lookalike.core.ports.LineageTable`."""
 
     def __init__(self, table: str) -> None:
         self._table = Table(table)
 
-    def current(self, catalogue: str) -> Generation | None:
-        """See `lookalike.core.ports.GenerationTable`."""
-        item = self._table.get({"kind": text("current"), "catalogue": text(catalogue)})
-        return decode_record(item, Generation) if item else None
+    def get(self, catalogue: str) -> Lineage | None:
+        """See `lookalike.core.ports.LineageTable`."""
+        item = self._table.get(_lineage_key(catalogue))
+        return _lineage(item) if item else None
 
-    def create(self, generation: Generation) -> Generation:
-        """See `lookalike.core.ports.GenerationTable`."""
-        key = {"kind": text("current"), "catalogue": text(generation.catalogue)}
-        try:
-            self._table.call(
-                "PutItem",
-                f"catalogue {generation.catalogue}",
-                Item=key | {"body": encode_record(generation)},
-                ConditionExpression="attribute_not_exists(body)",
-            )
-        except Conflict:
-            return self.current(generation.catalogue) or generation
-        return generation
+    def put(self, lineage: Lineage) -> Lineage:
+        """See `lookalike.core.ports.LineageTable`."""
+        body = encode_record(replace(lineage, revision=None))
+        revision = _revision(body)
+        item = _lineage_key(lineage.catalogue) | {"revision": text(revision), "body": body}
+        self._table.call(
+            "PutItem", f"catalogue {lineage.catalogue}", Item=item, **unchanged(lineage.revision)
+        )
+        return replace(lineage, revision=revision)
 
-    def catalogues(self) -> list[Generation]:
-        """See `lookalike.core.ports.GenerationTable`."""
-        return [
-            decode_record(item, Generation) for item in self._table.partition("kind", "current")
-        ]
+    def all(self) -> list[Lineage]:
+        """See `lookalike.core.ports.LineageTable`."""
+        return [_lineage(item) for item in self._table.partition("kind", "lineage")]
+
+
+def _lineage_key(catalogue: str) -> Item:
+    return {"kind": text("lineage"), "catalogue": text(catalogue)}
+
+
+def _lineage(item: Item) -> Lineage:
+    return replace(decode_record(item, Lineage), revision=item["revision"]["S"])
 
 
 class DynamoCounts:

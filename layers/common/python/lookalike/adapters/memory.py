@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from lookalike.core.errors import Conflict, too_large
 from lookalike.core.keys import catalogue_of
@@ -17,7 +18,8 @@ from lookalike.core.ports import Clock
 from lookalike.core.types import (
     Counts,
     Failure,
-    Generation,
+    Lineage,
+    Manifest,
     ObjectInfo,
     Product,
     SearchRecord,
@@ -57,6 +59,11 @@ class MemoryObjectStore:
         if found and found[0].size_bytes > max_bytes:
             raise too_large(found[0].size_bytes, max_bytes)
         return found
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        found = self._objects.get(key)
+        return found[1][start : start + length] if found else None
 
     def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
         """See `lookalike.core.ports.ObjectStore`."""
@@ -157,37 +164,77 @@ class MemoryFailures:
 
 
 class MemoryRegistry:
-    """Live segments in a dict."""
+    """Appended segments and manifests in dicts."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, str], SegmentEntry] = {}
+        self._entries: dict[tuple[str, float, str], SegmentEntry] = {}
+        self._manifests: dict[str, Manifest] = {}
+        self._lock = threading.Lock()
 
     def add(self, entry: SegmentEntry) -> None:
         """See `lookalike.core.ports.Registry`."""
-        self._entries.setdefault((entry.scope, entry.digest), entry)
+        with self._lock:
+            self._entries[entry.scope, entry.committed_at, entry.digest] = entry
 
-    def live(self, scope: str) -> list[SegmentEntry]:
+    def read(self, scope: str, since: float = 0.0) -> tuple[list[SegmentEntry], Manifest]:
         """See `lookalike.core.ports.Registry`."""
-        return [self._entries[key] for key in sorted(self._entries) if key[0] == scope]
+        with self._lock:
+            known = sorted(key for key in self._entries if key[0] == scope and key[1] >= since)
+            entries = [self._entries[key] for key in known]
+            return entries, self._manifests.get(scope, Manifest(scope))
+
+    def put_manifest(self, manifest: Manifest) -> Manifest:
+        """See `lookalike.core.ports.Registry`."""
+        with self._lock:
+            return _put_unchanged(self._manifests, manifest.scope, manifest)
+
+    def remove(self, entries: Iterable[SegmentEntry]) -> None:
+        """See `lookalike.core.ports.Registry`."""
+        with self._lock:
+            for entry in entries:
+                self._entries.pop((entry.scope, entry.committed_at, entry.digest), None)
+
+    def drop(self, scope: str) -> None:
+        """See `lookalike.core.ports.Registry`."""
+        with self._lock:
+            for key in [key for key in self._entries if key[0] == scope]:
+                del self._entries[key]
+            self._manifests.pop(scope, None)
 
 
-class MemoryGenerations:
-    """Current generations in a dict."""
+class MemoryLineages:
+    """Each catalogue's generations in a dict."""
 
     def __init__(self) -> None:
-        self._current: dict[str, Generation] = {}
+        self._lineages: dict[str, Lineage] = {}
+        self._lock = threading.Lock()
 
-    def current(self, catalogue: str) -> Generation | None:
-        """See `lookalike.core.ports.GenerationTable`."""
-        return self._current.get(catalogue)
+    def get(self, catalogue: str) -> Lineage | None:
+        """See `lookalike.core.ports.LineageTable`."""
+        return self._lineages.get(catalogue)
 
-    def create(self, generation: Generation) -> Generation:
-        """See `lookalike.core.ports.GenerationTable`."""
-        return self._current.setdefault(generation.catalogue, generation)
+    def put(self, lineage: Lineage) -> Lineage:
+        """See `lookalike.core.ports.LineageTable`."""
+        with self._lock:
+            return _put_unchanged(self._lineages, lineage.catalogue, lineage)
 
-    def catalogues(self) -> list[Generation]:
-        """See `lookalike.core.ports.GenerationTable`."""
-        return [self._current[name] for name in sorted(self._current)]
+    def all(self) -> list[Lineage]:
+        """See `lookalike.core.ports.LineageTable`."""
+        return [self._lineages[name] for name in sorted(self._lineages)]
+
+
+_Revised = TypeVar("_Revised", Manifest, Lineage)
+
+
+def _put_unchanged(table: dict[str, _Revised], key: str, record: _Revised) -> _Revised:
+    """Write a record if the stored one has its revision, which content names as in DynamoDB."""
+    stored = table.get(key)
+    if (stored.revision if stored else None) != record.revision:
+        raise Conflict(f"{key} was changed meanwhile")
+    body = repr(replace(record, revision=None)).encode()
+    revision = hashlib.blake2b(body, digest_size=12).hexdigest()
+    table[key] = replace(record, revision=revision)
+    return table[key]
 
 
 class MemoryCounts:

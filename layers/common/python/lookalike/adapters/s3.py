@@ -14,6 +14,7 @@ from lookalike.core.errors import too_large
 from lookalike.core.types import ObjectInfo
 
 _METADATA = "x-amz-meta-"
+_NO_RANGE = {404: None, 416: b""}  # no such object; it ends before the range
 
 
 class S3ObjectStore:
@@ -59,6 +60,28 @@ class S3ObjectStore:
                 response["Body"].close()
                 raise too_large(info.size_bytes, max_bytes)
             return info, response["Body"].read()
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """See `lookalike.core.ports.ObjectStore`."""
+        if length < 1:  # a Range header cannot say that
+            return None if self.head(key) is None else b""
+        wanted = f"bytes={start}-{start + length - 1}"
+        answer = self._signed.send("GET", self._path(key), {"Range": wanted})
+        if answer is not None and answer.status == 206:
+            return answer.body
+        if answer is not None and answer.status in _NO_RANGE:
+            return _NO_RANGE[answer.status]
+        with aws_errors(f"reading {key}"):
+            try:
+                response = self._s3.get_object(Bucket=self.bucket, Key=key, Range=wanted)
+            except ClientError as error:
+                if is_not_found(error):
+                    return None
+                if error_code(error) in {"InvalidRange", "416"}:
+                    return b""
+                raise
+            body: bytes = response["Body"].read()
+            return body
 
     def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
         """See `lookalike.core.ports.ObjectStore`."""

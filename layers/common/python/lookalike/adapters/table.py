@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import time
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,7 +20,8 @@ Item = dict[str, dict[str, str]]
 Record = TypeVar("Record")
 
 _BATCH_GET_LIMIT = 100  # DynamoDB's
-_BATCH_GET_ROUNDS = 6
+_BATCH_WRITE_LIMIT = 25  # DynamoDB's
+_BATCH_ROUNDS = 6
 
 
 def text(value: str) -> dict[str, str]:
@@ -36,8 +39,28 @@ def decode_record(item: Item, kind: type[Record]) -> Record:
     return msgspec.json.decode(item["body"]["S"], type=kind)
 
 
+def pack_record(record: object) -> dict[str, str]:
+    """A record that may be large, as a text of about a third of its JSON: an item has 400 kB."""
+    return text(base64.b64encode(zlib.compress(msgspec.json.encode(record))).decode())
+
+
+def unpack_record(item: Item, kind: type[Record]) -> Record:
+    """The record that `pack_record` made an item's body of."""
+    return msgspec.json.decode(zlib.decompress(base64.b64decode(item["body"]["S"])), type=kind)
+
+
+def unchanged(revision: str | None) -> dict[str, Any]:
+    """The condition of a write: the item has this revision; for None, there is no such item."""
+    if revision is None:
+        return {"ConditionExpression": "attribute_not_exists(revision)"}
+    return {
+        "ConditionExpression": "revision = :revision",
+        "ExpressionAttributeValues": {":revision": text(revision)},
+    }
+
+
 class Table:
-    """One table: batched reads, one-page queries."""
+    """One table: batched reads and deletions, queries in pages."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -53,7 +76,7 @@ class Table:
         Unavailable
             Anything else that keeps it from being done.
         """
-        if operation != "BatchGetItem":
+        if "RequestItems" not in parameters:
             parameters["TableName"] = self.name
         answer = self._signed.send(
             "POST",
@@ -86,14 +109,29 @@ class Table:
 
     def _get_chunk(self, keys: list[Item]) -> Iterator[Item]:
         request: dict[str, Any] = {self.name: {"Keys": keys, "ConsistentRead": True}}
-        for attempt in range(_BATCH_GET_ROUNDS):
+        for attempt in range(_BATCH_ROUNDS):
             answer = self.call("BatchGetItem", RequestItems=request)
             yield from answer["Responses"].get(self.name, ())
             request = answer.get("UnprocessedKeys") or {}
             if not request:
                 return
-            time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
-        raise Unavailable(f"{self.name} left keys unread {_BATCH_GET_ROUNDS} times")
+            _pause(attempt)
+        raise Unavailable(f"{self.name} left keys unread {_BATCH_ROUNDS} times")
+
+    def delete_many(self, keys: Sequence[Item]) -> None:
+        """Delete the items of these keys, which must differ; missing ones are no error."""
+        for start in range(0, len(keys), _BATCH_WRITE_LIMIT):
+            few = keys[start : start + _BATCH_WRITE_LIMIT]
+            self._write_chunk([{"DeleteRequest": {"Key": key}} for key in few])
+
+    def _write_chunk(self, requests: list[dict[str, Any]]) -> None:
+        request: dict[str, Any] | None = {self.name: requests}
+        for attempt in range(_BATCH_ROUNDS):
+            request = self.call("BatchWriteItem", RequestItems=request).get("UnprocessedItems")
+            if not request:
+                return
+            _pause(attempt)
+        raise Unavailable(f"{self.name} left items unwritten {_BATCH_ROUNDS} times")
 
     def page(
         self,
@@ -123,15 +161,24 @@ class Table:
                 return items, last is not None
             start = {"ExclusiveStartKey": last}
 
-    def partition(self, name: str, value: str) -> Iterator[Item]:
-        """Every item of one partition."""
+    def partition(
+        self, name: str, value: str, since: tuple[str, str] | None = None
+    ) -> Iterator[Item]:
+        """Every item of one partition in order of the sort key.
+
+        With ``since``, a sort key's name and value, those at or behind it.
+        """
+        condition, names, values = "#p = :p", {"#p": name}, {":p": text(value)}
+        if since is not None:
+            condition += " AND #s >= :s"
+            names["#s"], values[":s"] = since[0], text(since[1])
         start: dict[str, Any] = {}
         while True:
             answer = self.call(
                 "Query",
-                KeyConditionExpression="#p = :p",
-                ExpressionAttributeNames={"#p": name},
-                ExpressionAttributeValues={":p": text(value)},
+                KeyConditionExpression=condition,
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues=values,
                 ConsistentRead=True,
                 **start,
             )
@@ -152,3 +199,7 @@ class Table:
             names["#s"] = sort
         items, more = self.page(condition, values, names, limit)
         return items, items[-1][sort]["S"] if more and items else None
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)

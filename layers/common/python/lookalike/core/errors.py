@@ -3,16 +3,17 @@
 LookalikeError
 ├── Retry                 the same call may succeed later: redeliver the message, answer 503
 │   ├── Conflict          a conditional write lost its race: read again, then decide again
-│   └── Unavailable       a store or an encoder cannot be reached right now
+│   ├── Unavailable       a store or an encoder cannot be reached right now
+│   └── Vanished          an index file was swapped out and deleted: read the registry again
 ├── CorruptFile           a stored file is truncated or altered: named, never searched
 ├── Unindexable           this object will never be indexed as it is: a failure record, or a
 │                         4xx when it came with a request
 └── Reject                this request will never be served as it is: one 4xx
-├── InvalidRequest    422, a value is wrong (names the parameter)
-├── MalformedBody     400, the body cannot be read at all
-├── NotFound          404
-├── TooLarge          413
-└── UnsupportedMedia  415
+    ├── InvalidRequest    422, a value is wrong (names the parameter)
+    ├── MalformedBody     400, the body cannot be read at all
+    ├── NotFound          404
+    ├── TooLarge          413
+    └── UnsupportedMedia  415
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "Unavailable",
     "Unindexable",
     "UnsupportedMedia",
+    "Vanished",
     "too_large",
 ]
 
@@ -48,6 +50,10 @@ class Conflict(Retry):
 
 class Unavailable(Retry):
     """A store, an encoder or a function cannot be reached right now."""
+
+
+class Vanished(Retry):
+    """An index file was swapped out and deleted while it was in use; the registry knows better."""
 
 
 class CorruptFile(LookalikeError):

@@ -1,75 +1,71 @@
-"""Filters on product attributes: parsed and checked once, then asked of many attribute sets.
+"""Filters on product attributes: which rows a search may answer with.
 
-JSON form: ``{"category": "shoes", "price": {"lte": 50}, "brand": ["a", "b"]}``; all parts must
-hold. Text form: ``category=shoes,price<=50,brand=a|b,colour!=red``.
+Owns the JSON form, ``{"category": "shoes", "price": {"lte": 50}}``; the text form,
+``category=shoes,price<=50``, is read and written by `lookalike.core.filter_text`, and what the
+parts mean is in `lookalike.core.filter_tree`. Both forms are described in docs/filters.md.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from lookalike.core.attributes import MAX_NAME_CHARS, MAX_TEXT_CHARS, is_text, typed
+from lookalike.core.columns import Mask
 from lookalike.core.errors import InvalidRequest
-from lookalike.core.types import Attributes, Scalar
+from lookalike.core.filter_text import MAX_DEPTH, read_text, write_text
+from lookalike.core.filter_tree import (
+    Columns,
+    Condition,
+    Node,
+    all_of,
+    any_of,
+    condition,
+    conditions_of,
+    invalid,
+    negated,
+)
+from lookalike.core.types import Attributes
 
 MAX_CONDITIONS = 32
-MAX_VALUES = 256
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "lt": lambda left, right: left < right,
-    "lte": lambda left, right: left <= right,
-    "gt": lambda left, right: left > right,
-    "gte": lambda left, right: left >= right,
-}
-OPERATORS = ("eq", "ne", "in", "exists", *_COMPARE)
-_TEXT_OPERATORS = {"<=": "lte", ">=": "gte", "!=": "ne", "<": "lt", ">": "gt", "=": "eq"}
-_TEXT_CONDITION = re.compile(r"\s*([^<>=!,]+?)\s*(<=|>=|!=|<|>|=)\s*(.*?)\s*", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One test of one attribute. A list attribute passes when any of its values does."""
-
-    attribute: str
-    operator: str
-    values: tuple[Scalar, ...]
-
-    def matches(self, attributes: Attributes) -> bool:
-        """Whether a product with these attributes passes."""
-        value = attributes.get(self.attribute)
-        if self.operator == "exists":
-            return (value is not None) == self.values[0]
-        present = () if value is None else value if isinstance(value, tuple) else (value,)
-        found = [_comparable(item) for item in present]
-        if self.operator == "ne":
-            return not any(_equal(item, self.values[0]) for item in found)
-        if self.operator in ("eq", "in"):
-            return any(_equal(item, wanted) for item in found for wanted in self.values)
-        bound, holds = self.values[0], _COMPARE[self.operator]
-        return any(
-            isinstance(item, str) == isinstance(bound, str) and holds(item, bound) for item in found
-        )
+_GROUPS = {"and": all_of, "or": any_of}
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """All conditions must hold."""
+    """Which rows a search may answer with; what says the same in the same order is equal."""
 
-    conditions: tuple[Condition, ...]
+    root: Node
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """Names of the attributes that are asked for."""
+        return frozenset(condition.attribute for condition in conditions_of(self.root))
 
     def matches(self, attributes: Attributes) -> bool:
-        """Whether a product with these attributes passes every condition."""
-        return all(condition.matches(attributes) for condition in self.conditions)
+        """Whether a row with these attributes passes."""
+        return self.root.matches(attributes)
+
+    def select(self, rows: int, column: Columns) -> Mask:
+        """Which of ``rows`` rows pass.
+
+        Parameters
+        ----------
+        rows
+            How many there are.
+        column
+            Gives the column of an attribute, which has that many rows; None when no row has it.
+
+        Returns
+        -------
+        (rows,) bool
+            The same as `matches` says of each row's attributes.
+        """
+        return self.root.select(rows, column)
 
     def __str__(self) -> str:
-        parts = (
-            f"{item.attribute} {item.operator} {'|'.join(map(str, item.values))}"
-            for item in self.conditions
-        )
-        return ", ".join(parts)
+        """The text form, which `parse_filter_text` reads as an equal filter."""
+        return write_text(self.root)
 
 
 def parse_filter(value: object) -> Filter:
@@ -78,91 +74,87 @@ def parse_filter(value: object) -> Filter:
     Raises
     ------
     InvalidRequest
-        The filter is not of the form above; the message names the part.
+        It is no filter; the message names the part.
     """
     if isinstance(value, str):
         return parse_filter_text(value)
-    if not isinstance(value, Mapping):
-        raise _invalid('A filter is a JSON object such as {"category": "shoes"}.')
-    conditions: list[Condition] = []
-    for name, wanted in value.items():
-        attribute = str(name).lower()
-        if isinstance(wanted, Mapping):
-            conditions += [_condition(attribute, op, operand) for op, operand in wanted.items()]
-        elif isinstance(wanted, list | tuple):
-            conditions.append(_condition(attribute, "in", wanted))
-        else:
-            conditions.append(_condition(attribute, "eq", wanted))
-    return _checked(conditions)
+    return Filter(all_of(_JsonReader().parts(value)))
 
 
 def parse_filter_text(text: str) -> Filter:
-    """Read a filter from ``name<op>value`` parts joined by commas, or from JSON text.
+    """Read a filter from its text form, or from JSON text.
 
     Raises
     ------
     InvalidRequest
-        The text is of neither form; the message names the part.
+        It is no filter; the message names the place.
     """
-    if text.lstrip().startswith("{"):
-        try:
-            return parse_filter(json.loads(text))
-        except (ValueError, RecursionError):
-            raise _invalid("The filter looks like JSON but cannot be read as JSON.") from None
-    conditions: list[Condition] = []
-    for part in filter(str.strip, text.split(",")):
-        match = _TEXT_CONDITION.fullmatch(part)
-        if match is None:
-            raise _invalid(f"“{part}” is no condition; write one like category=shoes or price<=50.")
-        name, symbol, operand = match.groups()
-        operator = _TEXT_OPERATORS[symbol]
-        if operator == "eq" and "|" in operand:
-            conditions.append(_condition(name.lower(), "in", operand.split("|")))
-        else:
-            conditions.append(_condition(name.lower(), operator, operand))
-    return _checked(conditions)
+    if not text.lstrip().startswith("{"):
+        root = read_text(text)
+        if sum(1 for _ in conditions_of(root)) > MAX_CONDITIONS:
+            raise _too_many()
+        return Filter(root)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise invalid(f"it begins like JSON but is none ({error}).") from None
+    return parse_filter(value)
 
 
-def _checked(conditions: list[Condition]) -> Filter:
-    if len(conditions) > MAX_CONDITIONS:
-        raise _invalid(f"A filter may have at most {MAX_CONDITIONS} conditions.")
-    return Filter(tuple(conditions))
+def _too_many() -> InvalidRequest:
+    return invalid(f"it has more than the {MAX_CONDITIONS} conditions that are allowed.")
 
 
-def _condition(attribute: str, operator: object, operand: object) -> Condition:
-    several = operand if isinstance(operand, list | tuple) else [operand]
-    if not all(is_text(part) for part in (attribute, operator, *several) if isinstance(part, str)):
-        raise _invalid("The filter holds characters that are no Unicode text.")
-    if len(attribute) > MAX_NAME_CHARS:
-        raise _invalid(f"An attribute's name has at most {MAX_NAME_CHARS} characters.")
-    if operator == "exists":
-        if not isinstance(operand, bool):
-            raise _invalid(f"“{attribute}”: exists takes true or false.")
-        return Condition(attribute, "exists", (operand,))
-    if operator not in OPERATORS:
-        allowed = ", ".join(OPERATORS)
-        raise _invalid(f"“{attribute}”: no operator “{operator}”; there are {allowed}.")
-    operands = operand if operator == "in" else (operand,)
-    if not isinstance(operands, list | tuple) or not 0 < len(operands) <= MAX_VALUES:
-        raise _invalid(f"“{attribute}”: in takes a list of 1 to {MAX_VALUES} values.")
-    for item in operands:
-        if isinstance(item, str) and len(item) > MAX_TEXT_CHARS:
-            raise _invalid(f"“{attribute}”: a value may have at most {MAX_TEXT_CHARS} characters.")
-        if not isinstance(item, str | int | float | bool) or item != item:
-            raise _invalid(f"“{attribute}”: a value must be a text, a number, true or false.")
-    return Condition(attribute, str(operator), tuple(_comparable(item) for item in operands))
+@dataclass(slots=True)
+class _JsonReader:
+    """Reads decoded JSON; counts conditions so that a huge filter ends early.
+
+    ``depth`` counts the groups around a part, ``path`` names it in errors.
+    """
+
+    conditions: int = 0
+
+    def parts(self, value: object, depth: int = 0, path: str = "") -> list[Node]:
+        if not isinstance(value, Mapping):
+            raise invalid('a filter is a JSON object such as {"category": "shoes"}.', path)
+        parts: list[Node] = []
+        for given, wanted in value.items():
+            name = str(given)
+            where = f"{path}.{_shown(name)}" if path else _shown(name)
+            if name.lower() in (*_GROUPS, "not"):
+                if depth == MAX_DEPTH:
+                    raise invalid(f"and, or and not go at most {MAX_DEPTH} deep.", where)
+                parts.append(self._group(name.lower(), wanted, depth + 1, where))
+            elif isinstance(wanted, Mapping):
+                if not wanted:
+                    raise invalid('there is no test; write one such as {"lte": 50}.', where)
+                for operator, operand in wanted.items():
+                    parts.append(self._condition(name, str(operator), operand, where))
+            else:
+                operator = "in" if isinstance(wanted, list | tuple) else "eq"
+                parts.append(self._condition(name, operator, wanted, where))
+        return parts
+
+    def _group(self, name: str, wanted: object, depth: int, where: str) -> Node:
+        if name == "not":
+            return negated(self._filled(wanted, depth, where))
+        if not isinstance(wanted, list | tuple) or not wanted:
+            raise invalid(f'{name} takes a list of filters, such as [{{"brand": "a"}}].', where)
+        parts = [self._filled(item, depth, f"{where}[{i}]") for i, item in enumerate(wanted)]
+        return _GROUPS[name](parts)
+
+    def _filled(self, value: object, depth: int, where: str) -> Node:
+        parts = self.parts(value, depth, where)
+        if not parts:
+            raise invalid("this filter is empty; leave it out.", where)
+        return all_of(parts)
+
+    def _condition(self, name: str, operator: str, operand: object, where: str) -> Condition:
+        self.conditions += 1
+        if self.conditions > MAX_CONDITIONS:
+            raise _too_many()
+        return condition(name, operator, operand, where)
 
 
-def _comparable(value: Scalar) -> Scalar:
-    """Numbers written as text compare as numbers, whichever side wrote them so."""
-    return typed(value) if isinstance(value, str) else value
-
-
-def _equal(left: Scalar, right: Scalar) -> bool:
-    if isinstance(left, str) and isinstance(right, str):
-        return left.casefold() == right.casefold()
-    return left == right and isinstance(left, bool) == isinstance(right, bool)
-
-
-def _invalid(detail: str) -> InvalidRequest:
-    return InvalidRequest(detail, parameter="filter")
+def _shown(name: str) -> str:
+    return name.encode(errors="replace").decode()[:32]

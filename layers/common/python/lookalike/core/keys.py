@@ -108,9 +108,19 @@ def content_digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def segment_key(scope: str, digest: str) -> str:
-    """Where a segment of a registry scope lives in the index bucket."""
-    return f"segments/{scope}/{digest}.seg"
+def segment_key(catalogue: str, digest: str) -> str:
+    """Where a segment lives in the index bucket; generations of a catalogue may share it."""
+    return f"segments/{catalogue}/{digest}.seg"
+
+
+def base_key(catalogue: str, digest: str) -> str:
+    """Where a base lives in the index bucket."""
+    return f"bases/{catalogue}/{digest}.base"
+
+
+def head_key(catalogue: str, digest: str) -> str:
+    """Where a generation's head lives in the index bucket."""
+    return f"heads/{catalogue}/{digest}.head"
 
 
 def thumbnail_key(key: str, etag: str) -> str:

@@ -13,7 +13,8 @@ from typing import Protocol
 from lookalike.core.types import (
     Counts,
     Failure,
-    Generation,
+    Lineage,
+    Manifest,
     ObjectInfo,
     Product,
     SearchRecord,
@@ -34,6 +35,12 @@ class ObjectStore(Protocol):
         ------
         Unindexable
             ``too-large`` when it is over ``max_bytes``; its body is not read then.
+        """
+
+    def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        """Read ``length`` bytes from ``start``; None when the bucket does not hold the object.
+
+        Fewer bytes are given where the object ends earlier.
         """
 
     def put(self, key: str, body: bytes, content_type: str, *, if_absent: bool = False) -> None:
@@ -91,26 +98,50 @@ class FailureTable(Protocol):
 
 
 class Registry(Protocol):
-    """Which segments are live."""
+    """Which segments writers have appended to a scope, and what compaction has made of them."""
 
     def add(self, entry: SegmentEntry) -> None:
-        """Make a segment live; adding it again changes nothing."""
+        """Append a segment; adding the same entry again changes nothing."""
 
-    def live(self, scope: str) -> list[SegmentEntry]:
-        """The live segments of a scope, in order of digest."""
+    def read(self, scope: str, since: float = 0.0) -> tuple[list[SegmentEntry], Manifest]:
+        """Segments committed at or after ``since`` in order of commit, and the manifest.
+
+        The manifest is read after the segments: one that was removed meanwhile is in it.
+        """
+
+    def put_manifest(self, manifest: Manifest) -> Manifest:
+        """Write the manifest if the stored one still has its revision; give the new one.
+
+        Raises
+        ------
+        Conflict
+            Somebody else wrote it meanwhile.
+        """
+
+    def remove(self, entries: Iterable[SegmentEntry]) -> None:
+        """Forget appended segments; one that is not there is no error."""
+
+    def drop(self, scope: str) -> None:
+        """Forget a scope: its segments and its manifest."""
 
 
-class GenerationTable(Protocol):
-    """The generation that each catalogue's queries use."""
+class LineageTable(Protocol):
+    """Each catalogue's generations."""
 
-    def current(self, catalogue: str) -> Generation | None:
-        """The catalogue's generation; None for a catalogue that has never held anything."""
+    def get(self, catalogue: str) -> Lineage | None:
+        """The catalogue's record; None for a catalogue that has never held anything."""
 
-    def create(self, generation: Generation) -> Generation:
-        """Make it current unless the catalogue has one already; give the one that is."""
+    def put(self, lineage: Lineage) -> Lineage:
+        """Write the record if the stored one still has its revision; give the new one.
 
-    def catalogues(self) -> list[Generation]:
-        """Every catalogue's current generation, in order of catalogue."""
+        Raises
+        ------
+        Conflict
+            Somebody else wrote or created the record meanwhile.
+        """
+
+    def all(self) -> list[Lineage]:
+        """Every catalogue's record, in order of catalogue."""
 
 
 class CountTable(Protocol):
@@ -166,7 +197,7 @@ class Stores:
 
     ``images`` is the merchant's bucket.
 
-    ``index`` is ours: segments, thumbnails, query uploads.
+    ``index`` is ours: segments, bases, heads, thumbnails, query uploads.
     """
 
     images: ObjectStore
@@ -174,7 +205,7 @@ class Stores:
     products: ProductTable
     failures: FailureTable
     registry: Registry
-    generations: GenerationTable
+    lineages: LineageTable
     counts: CountTable
     log: SearchLog
     queue: Queue

@@ -110,7 +110,7 @@ def decide(product: Product, seen: Mapping[str, Observation], now: float) -> Pro
     -------
     Product
         ``product`` itself when nothing changes. Views whose row must be written (see `stale_views`)
-        have an empty ``segment``; those that are new have no ``searchable_at`` yet.
+        have an empty ``segment``; those whose photo is new have no ``searchable_at`` yet.
     """
     views = dict(product.views)
     document = product.document
@@ -128,6 +128,8 @@ def decide(product: Product, seen: Mapping[str, Observation], now: float) -> Pro
             case Touched(_, last_modified, attributes):
                 views[key] = replace(views[key], last_modified=last_modified, attributes=attributes)
             case NewView(etag, last_modified, attributes, width, height, thumbnail):
+                known = views.get(key)
+                since = known.searchable_at if known is not None and known.etag == etag else 0.0
                 views[key] = View(
                     key=key,
                     etag=etag,
@@ -138,7 +140,7 @@ def decide(product: Product, seen: Mapping[str, Observation], now: float) -> Pro
                     height=height,
                     thumbnail=thumbnail,
                     last_modified=last_modified,
-                    searchable_at=0.0,
+                    searchable_at=since,
                     attributes=attributes,
                 )
     if views == product.views and document == product.document:

@@ -1,24 +1,13 @@
 """A segment: an immutable file of embeddings, their keys, versions and attributes. Owns the bytes.
 
-Layout, little-endian, version 1 (docs/storage-format.md)::
-
-    0   4   magic  b"LKSG"
-    4   2   u16 format version
-    6   2   u16 zero
-    8   4   u32 length of the header
-    12  …   header, JSON: {"encoder", "dim", "rows", "sections": {name: [offset, length]}}
-    …       sections, each at a multiple of 64: codes int8 (rows, dim), scales f32 (rows),
-            versions 8 bytes a row, keys JSON, attributes JSON columns
-    -16 16  BLAKE2b-128 of everything before it
-
-An embedding is stored as int8 codes with one scale a row: e ≈ scale · codes.
+A container (`lookalike.core.container`, magic ``LKSG``, version 1) with the sections codes int8
+(rows, dim), scales f32 (rows), versions 8 bytes a row, keys JSON, attributes JSON columns. An
+embedding is stored as int8 codes with one scale a row: e ≈ scale · codes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,14 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lookalike.core.errors import CorruptFile
+from lookalike.core.container import FileKind, decode_container, encode_container, json_bytes
 from lookalike.core.types import Attributes, AttributeValue
 
-MAGIC = b"LKSG"
-FORMAT_VERSION = 1
-_PREFIX = struct.Struct("<4sHHI")
-_DIGEST_BYTES = 16
-_ALIGNMENT = 64
+KIND = FileKind("segment", b"LKSG", 1)
 
 Float32 = npt.NDArray[np.float32]
 Int8 = npt.NDArray[np.int8]
@@ -85,8 +70,11 @@ def dequantize(codes: Int8, scales: Float32) -> Float32:
     return np.asarray(embeddings / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
-def encode_segment(encoder: str, rows: Sequence[Row]) -> bytes:
+def encode_segment(encoder: str, rows: Sequence[Row], committed_at: float = 0.0) -> bytes:
     """The file for these rows. The same rows in any order give the same bytes.
+
+    ``committed_at`` (epoch seconds) goes into the header: a photo that is deleted and uploaded
+    again gets a segment of another name, which nothing takes for the one that was compacted away.
 
     Raises
     ------
@@ -96,28 +84,38 @@ def encode_segment(encoder: str, rows: Sequence[Row]) -> bytes:
     if not rows:
         raise ValueError("a segment has at least one row")
     ordered = sorted(rows, key=lambda row: (row.key, row.version))
-    embeddings = np.stack([row.embedding for row in ordered]).astype(np.float32)
-    codes, scales = quantize(embeddings)
-    sections = {
-        "codes": codes.tobytes(),
-        "scales": scales.astype("<f4").tobytes(),
-        "versions": b"".join(bytes.fromhex(row.version) for row in ordered),
-        "keys": _json([row.key for row in ordered]),
-        "attributes": _json(_columns([row.attributes for row in ordered])),
+    codes, scales = quantize(np.stack([row.embedding for row in ordered]).astype(np.float32))
+    segment = Segment(
+        encoder,
+        codes,
+        scales,
+        tuple(row.key for row in ordered),
+        tuple(row.version for row in ordered),
+        tuple(dict(row.attributes) for row in ordered),
+    )
+    return encode_rows(segment, committed_at)
+
+
+def encode_rows(segment: Segment, committed_at: float = 0.0) -> bytes:
+    """The file for rows that are quantized already, in their order, without any loss."""
+    header: dict[str, Any] = {
+        "encoder": segment.encoder,
+        "dim": segment.codes.shape[1],
+        "rows": len(segment),
     }
-    header: dict[str, Any] = {"encoder": encoder, "dim": codes.shape[1], "rows": len(ordered)}
-    # Offsets count from the end of the padded header, so that the header's length is no input to
-    # it.
-    offset, header["sections"] = 0, {}
-    for name, body in sections.items():
-        header["sections"][name] = [offset, len(body)]
-        offset += _padded(len(body))
-    encoded = _json(header)
-    encoded += b" " * (_padded(_PREFIX.size + len(encoded)) - _PREFIX.size - len(encoded))
-    parts = [_PREFIX.pack(MAGIC, FORMAT_VERSION, 0, len(encoded)), encoded]
-    parts += [body + bytes(_padded(len(body)) - len(body)) for body in sections.values()]
-    data = b"".join(parts)
-    return data + _digest(data)
+    if committed_at:
+        header["committed_at"] = committed_at
+    return encode_container(
+        KIND,
+        header,
+        {
+            "codes": segment.codes.tobytes(),
+            "scales": segment.scales.astype("<f4").tobytes(),
+            "versions": bytes.fromhex("".join(segment.versions)),
+            "keys": json_bytes(segment.keys),
+            "attributes": json_bytes(_columns(segment.attributes)),
+        },
+    )
 
 
 def decode_segment(data: bytes, name: str) -> Segment:
@@ -128,32 +126,16 @@ def decode_segment(data: bytes, name: str) -> Segment:
     CorruptFile
         The bytes are not a whole, unaltered segment of a known format version.
     """
-    if len(data) < _PREFIX.size + _DIGEST_BYTES:
-        raise CorruptFile(f"segment {name} is truncated: {len(data)} bytes")
-    magic, version, _, header_length = _PREFIX.unpack_from(data)
-    if magic != MAGIC:
-        raise CorruptFile(f"segment {name} does not begin like a segment")
-    if version != FORMAT_VERSION:
-        raise CorruptFile(
-            f"segment {name} has format version {version}; this program reads {FORMAT_VERSION}"
-        )
-    if _digest(data[:-_DIGEST_BYTES]) != data[-_DIGEST_BYTES:]:
-        raise CorruptFile(f"segment {name} is truncated or altered: its checksum does not match")
-    header = json.loads(data[_PREFIX.size : _PREFIX.size + header_length])
-    base, rows, dim = _PREFIX.size + header_length, header["rows"], header["dim"]
-
-    def section(key: str) -> bytes:
-        offset, length = header["sections"][key]
-        return data[base + offset : base + offset + length]
-
-    versions = section("versions").hex()
+    file = decode_container(KIND, data, name)
+    rows, dim = file.header["rows"], file.header["dim"]
+    versions = file.section("versions").hex()
     return Segment(
-        encoder=header["encoder"],
-        codes=np.frombuffer(section("codes"), dtype=np.int8).reshape(rows, dim),
-        scales=np.frombuffer(section("scales"), dtype="<f4"),
-        keys=tuple(json.loads(section("keys"))),
+        encoder=file.header["encoder"],
+        codes=np.frombuffer(file.section("codes"), dtype=np.int8).reshape(rows, dim),
+        scales=np.frombuffer(file.section("scales"), dtype="<f4"),
+        keys=tuple(json.loads(bytes(file.section("keys")))),
         versions=tuple(versions[i : i + 16] for i in range(0, len(versions), 16)),
-        attributes=_rows(json.loads(section("attributes")), rows),
+        attributes=_rows(json.loads(bytes(file.section("attributes"))), rows),
     )
 
 
@@ -169,15 +151,3 @@ def _rows(columns: dict[str, list[Any]], count: int) -> tuple[dict[str, Attribut
             if value is not None:
                 row[name] = tuple(value) if isinstance(value, list) else value
     return rows
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _padded(length: int) -> int:
-    return -(-length // _ALIGNMENT) * _ALIGNMENT
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).digest()

@@ -124,12 +124,65 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Everything built with one encoder for one catalogue. ``dim`` is of the indexed embedding."""
+    """Everything built with one encoder, one head and one set of shard centroids.
+
+    ``encoder`` is the id of its embedding space (`lookalike.core.encoders.space_id`). What has been
+    built so far is in the generation's `Manifest`.
+    """
 
     catalogue: str
     generation: str
     encoder: str
-    dim: int
+
+    @property
+    def scope(self) -> str:
+        """The registry's partition: rows of different scopes are never compared."""
+        return f"{self.catalogue}/{self.generation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How far the generation beside the current one is.
+
+    ``phase`` is ``announced`` (every append goes to both from now on), ``filling`` (rows that were
+    there before are brought over), ``compacting`` (head, shards and bases are made), ``ready``
+    (may be swapped in), ``kept`` (it was current, and still takes every append, for a rollback) or
+    ``dropping`` (it takes no more appends, and goes when those that had begun have ended).
+    ``cursor`` is where filling goes on; ``done`` of ``total`` views are brought over, ``skipped``
+    of them could not be read. Times are epoch seconds.
+    """
+
+    generation: Generation
+    phase: str
+    started_at: float
+    changed_at: float
+    cursor: str = ""
+    done: int = 0
+    total: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A catalogue's generations: the one that queries use and at most one beside it.
+
+    Rows are appended to both, so that exchanging them is one conditional write of this record.
+    ``serial`` numbers generations. ``revision`` is the store's token for conditional writes.
+    """
+
+    catalogue: str
+    current: Generation
+    beside: Build | None = None
+    serial: int = 1
+    revision: str | None = None
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """Every generation that takes appends, the current one first."""
+        beside = self.beside
+        if beside is None or beside.phase == "dropping":
+            return (self.current,)
+        return (self.current, beside.generation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +203,78 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class SegmentEntry:
-    """A live segment of one registry scope (``<catalogue>/<generation>/<shard>``)."""
+    """A segment as a writer appended it to one scope. ``committed_at`` is in epoch seconds."""
 
     scope: str
     digest: str
     rows: int
     size_bytes: int
     committed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A segment that compaction wrote (or took over); ``newest_at`` is its newest row's commit."""
+
+    digest: str
+    rows: int
+    size_bytes: int
+    newest_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class BaseEntry:
+    """A shard's base. ``head_bytes`` is how much of the file must be read to open it.
+
+    ``trained_rows`` is how many rows its lists were trained on. ``newest_at`` is its newest row's
+    commit and ``built_at`` when it was built, in epoch seconds.
+    """
+
+    digest: str
+    rows: int
+    lists: int
+    size_bytes: int
+    head_bytes: int
+    trained_rows: int
+    newest_at: float
+    built_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One routing partition of a generation.
+
+    ``covered`` runs hold the raw embeddings of the base's rows; ``fresh`` runs are searched beside
+    the base.
+    """
+
+    base: BaseEntry | None = None
+    covered: tuple[Run, ...] = ()
+    fresh: tuple[Run, ...] = ()
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All runs, covered ones first."""
+        return self.covered + self.fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What compaction has made of a scope: written by it alone, whole, conditionally.
+
+    Live rows of the scope are those of the shards and of every appended segment that is not in
+    ``replaced``: index-bucket keys of objects that were swapped out, with the epoch second of the
+    swap, until they are deleted. ``head`` names the generation's head file ("" for the identity),
+    which was fitted on ``fitted_rows`` rows. ``revision`` is the store's token for conditional
+    writes, None before the first write.
+    """
+
+    scope: str
+    head: str = ""
+    fitted_rows: int = 0
+    shards: tuple[Shard, ...] = (Shard(),)
+    replaced: Mapping[str, float] = field(default_factory=dict)
+    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +291,3 @@ class SearchRecord:
     results: tuple[tuple[str, str, float], ...]  # (product_id, view, score)
     took_ms: Mapping[str, float]
     filter: str = ""
-
-
-def registry_scope(catalogue: str, generation: str, shard: str = "0") -> str:
-    """The registry's partition: rows of different scopes are never compared."""
-    return f"{catalogue}/{generation}/{shard}"

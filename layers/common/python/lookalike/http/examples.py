@@ -22,6 +22,18 @@ SEARCH_BODIES: dict[str, dict[str, Any]] = {
             "filter": {"category": "shoes", "price": {"lte": 50}},
         },
     },
+    "filter": {
+        "summary": "With a filter of several parts, scoring every row",
+        "value": {
+            "product_id": "boot-7",
+            "filter": {
+                "category": "shoes",
+                "or": [{"price": {"lt": 50}}, {"sale": True}],
+                "not": {"brand": ["acme", "apex"]},
+            },
+            "exact": True,
+        },
+    },
     "crop": {
         "summary": "With a part of an uploaded image",
         "value": {"upload_key": "01J0000000000000000000000G", "crop": [0.25, 0.1, 0.5, 0.8]},

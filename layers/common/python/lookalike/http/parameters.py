@@ -54,8 +54,19 @@ FilterText = Annotated[
     str,
     Meta(
         max_length=MAX_FILTER_CHARACTERS,
-        description="A filter on attributes: `category=shoes,price<=50`, or the JSON form.",
+        description="A filter on attributes: `category=shoes,price<=50`, with `AND`, `OR`, `NOT`, "
+        "parentheses and double quotes (`brand=acme AND NOT (price>50 OR sale=true)`), or the "
+        "JSON form.",
         examples=["category=shoes,price<=50"],
+    ),
+]
+Exact = Annotated[
+    bool,
+    Meta(
+        description="Score every row rather than the nearest lists of the index: slow on large "
+        "catalogues, and the reference that quicker answers are compared with.",
+        extra_json_schema={"default": False},
+        examples=[False],
     ),
 ]
 
@@ -67,6 +78,7 @@ class SearchParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     catalogue: Catalogue | UnsetType = UNSET
     filter: FilterText | UnsetType = UNSET
     min_score: MinScore | UnsetType = UNSET
+    exact: Exact | UnsetType = UNSET
 
 
 class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -124,8 +136,12 @@ class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
             dict[str, Any] | FilterText,
             Meta(
                 description="A filter on attributes; all its parts must hold. Tests: eq, ne, in, "
-                "lt, lte, gt, gte, exists. As text: `category=shoes,price<=50`.",
-                examples=[{"category": "shoes", "price": {"lte": 50}}],
+                "lt, lte, gt, gte, exists; a list is a set. `and` and `or` take lists of filters, "
+                "`not` takes one. As text: `category=shoes,price<=50`.",
+                examples=[
+                    {"category": "shoes", "price": {"lte": 50}},
+                    {"or": [{"brand": ["acme", "apex"]}, {"not": {"sale": True}}]},
+                ],
             ),
         ]
         | UnsetType
@@ -138,6 +154,7 @@ class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
         | UnsetType
     ) = UNSET
     min_score: MinScore | UnsetType = UNSET
+    exact: Exact | UnsetType = UNSET
     catalogue: Catalogue | UnsetType = UNSET
 
 
@@ -146,6 +163,7 @@ class SimilarParameters(Struct, kw_only=True, forbid_unknown_fields=True):
 
     k: K = DEFAULT_K
     filter: FilterText | None = None
+    exact: Exact = False
     catalogue: Catalogue = DEFAULT_CATALOGUE
 
 

@@ -46,6 +46,7 @@ def read_search(request: HttpRequest) -> SearchRequest:
         filter=_filter(_first(body.filter, parameters.filter, None)),
         not_like=tuple(utf8(item, "not_like") for item in _first(body.not_like, UNSET, [])),
         min_score=_first(body.min_score, parameters.min_score, None),
+        exact=_first(body.exact, parameters.exact, False),
     )
 
 
@@ -58,6 +59,7 @@ def read_similar(request: HttpRequest) -> SearchRequest:
         inputs=(QueryInput(product_id=product_id),),
         k=parameters.k,
         filter=_filter(parameters.filter),
+        exact=parameters.exact,
     )
 
 

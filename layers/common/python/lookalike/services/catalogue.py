@@ -9,9 +9,19 @@ from dataclasses import dataclass
 
 from lookalike import __version__
 from lookalike.core.errors import Conflict, InvalidRequest, NotFound, Retry
-from lookalike.core.keys import DEFAULT_CATALOGUE, product_of
+from lookalike.core.keys import DEFAULT_CATALOGUE, product_of, segment_key
 from lookalike.core.ports import Stores
-from lookalike.core.types import AttributeValue, Counts, Failure, Product, registry_scope
+from lookalike.core.types import (
+    AttributeValue,
+    BaseEntry,
+    Build,
+    Counts,
+    Failure,
+    Lineage,
+    Product,
+    Run,
+    SegmentEntry,
+)
 
 MAX_PAGE = 100
 
@@ -59,10 +69,30 @@ class FailurePage:
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueStats:
-    """What one catalogue holds. ``rows`` counts index rows, live and superseded.
+class BuildStats:
+    """The generation beside the current one: ``done`` of ``total`` views are in it.
 
-    A catalogue that holds nothing but failures has no encoder and no generation yet.
+    ``skipped`` of them could not be read. ``phase`` is one of `lookalike.core.types.Build`; times
+    are epoch seconds.
+    """
+
+    generation: str
+    encoder: str
+    phase: str
+    done: int
+    total: int
+    skipped: int
+    started_at: float
+    changed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueStats:
+    """What one catalogue holds, and the index of its current generation.
+
+    ``rows`` counts index rows, live and superseded; ``segments`` are those that compaction has yet
+    to merge; ``size_bytes`` is what the index files take in the bucket. A catalogue that holds
+    nothing but failures has no encoder and no generation yet.
     """
 
     catalogue: str
@@ -71,9 +101,13 @@ class CatalogueStats:
     products: int
     views: int
     failures: int
-    segments: int
-    rows: int
-    size_bytes: int
+    segments: int = 0
+    runs: int = 0
+    bases: int = 0
+    shards: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+    build: BuildStats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,37 +189,52 @@ class Catalogue:
 
     def stats(self) -> Stats:
         """Counts of every catalogue, from records that are kept as things change."""
-        catalogues = []
-        generations = {item.catalogue: item for item in self._stores.generations.catalogues()}
+        lineages = {item.catalogue: item for item in self._stores.lineages.all()}
         counted = self._stores.counts.all()
-        for catalogue in sorted(generations.keys() | counted.keys()):
-            counts = counted.get(catalogue, Counts())
-            item = generations.get(catalogue)
-            if item is None and not counts.failures:
-                continue
-            live = (
-                self._stores.registry.live(registry_scope(catalogue, item.generation))
-                if item
-                else []
-            )
-            catalogues.append(
-                CatalogueStats(
-                    catalogue,
-                    item.encoder if item else None,
-                    item.generation if item else None,
-                    counts.products,
-                    counts.views,
-                    counts.failures,
-                    len(live),
-                    sum(entry.rows for entry in live),
-                    sum(entry.size_bytes for entry in live),
-                )
-            )
-        return Stats(catalogues)
+        known = {name: counted.get(name, Counts()) for name in lineages.keys() | counted.keys()}
+        return Stats(
+            [
+                self._stats(catalogue, counts, lineages.get(catalogue))
+                for catalogue, counts in sorted(known.items())
+                if catalogue in lineages or counts.failures
+            ]
+        )
+
+    def _stats(self, catalogue: str, counts: Counts, lineage: Lineage | None) -> CatalogueStats:
+        counted = (counts.products, counts.views, counts.failures)
+        if lineage is None:
+            return CatalogueStats(catalogue, None, None, *counted)
+        current = lineage.current
+        entries, manifest = self._stores.registry.read(current.scope)
+        appended = [
+            entry
+            for entry in entries
+            if segment_key(catalogue, entry.digest) not in manifest.replaced
+        ]
+        shards = manifest.shards
+        runs = [run for shard in shards for run in shard.runs]
+        bases = [shard.base for shard in shards if shard.base is not None]
+        stored: list[SegmentEntry | BaseEntry | Run] = [*appended, *bases, *runs]
+        # The runs that a base covers hold the same rows once more, as raw embeddings.
+        covered = {run.digest for shard in shards for run in shard.covered}
+        searched = [item for item in stored if item.digest not in covered]
+        return CatalogueStats(
+            catalogue,
+            current.encoder,
+            current.generation,
+            *counted,
+            segments=len(appended),
+            runs=len(runs),
+            bases=len(bases),
+            shards=len(shards),
+            rows=sum(item.rows for item in searched),
+            size_bytes=sum(item.size_bytes for item in stored),
+            build=_build_stats(lineage.beside) if lineage.beside else None,
+        )
 
     def health(self) -> Health:
         """Ask a table; raises `Retry` when it does not answer."""
-        return Health("ok", len(self._stores.generations.catalogues()))
+        return Health("ok", len(self._stores.lineages.all()))
 
     def _objects_of(self, catalogue: str, product_id: str) -> list[str]:
         """Every object of a product: what is live, what failed and what is yet to be indexed."""
@@ -211,7 +260,7 @@ class Catalogue:
 
     def _check(self, catalogue: str, limit: int) -> None:
         _check_limit(limit)
-        if self._stores.generations.current(catalogue) is None:
+        if self._stores.lineages.get(catalogue) is None:
             raise NotFound(f"There is no catalogue “{catalogue}”.", parameter="catalogue")
 
     def _info(self, product: Product) -> ProductInfo:
@@ -236,6 +285,19 @@ class Catalogue:
             views,
             product.updated_at,
         )
+
+
+def _build_stats(build: Build) -> BuildStats:
+    return BuildStats(
+        build.generation.generation,
+        build.generation.encoder,
+        build.phase,
+        build.done,
+        build.total,
+        build.skipped,
+        build.started_at,
+        build.changed_at,
+    )
 
 
 def _check_limit(limit: int) -> None:

@@ -2,9 +2,9 @@
 
 Level-triggered: a key is a hint to look, never a statement of what happened. One pass observes the
 objects, decides per product (`lookalike.core.reconcile`), and commits in an order in which a crash
-between any two steps is finished by the redelivery: thumbnails and segment, registry entry, product
-record (the flip that makes a view live), failure records, counts, then one more look at each
-object.
+between any two steps is finished by the redelivery: thumbnails and segments, registry entries in
+each of the catalogue's generations, product record (the flip that makes a view live), failure
+records, counts, then one more look at each object.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from lookalike.core.encoder import Encoder
-from lookalike.core.encoders import parse_space
 from lookalike.core.errors import Conflict, Retry, Unavailable
-from lookalike.core.keys import catalogue_of, content_digest, segment_key
+from lookalike.core.keys import catalogue_of
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.reconcile import (
     Gone,
@@ -35,53 +34,24 @@ from lookalike.core.reconcile import (
     refuse_excess,
     stale_views,
 )
-from lookalike.core.segment import Float32, Row, Segment, encode_segment
+from lookalike.core.segment import Float32, Row
 from lookalike.core.types import (
     Counts,
-    Failure,
     Generation,
+    Lineage,
     Product,
-    SegmentEntry,
     View,
-    registry_scope,
 )
+from lookalike.services.append import append_rows
 from lookalike.services.failures import file_failure
-from lookalike.services.observe import Observer, Seen
-from lookalike.services.segments import read_segment, row_of
+from lookalike.services.ingest_pass import Pass, ProductId
+from lookalike.services.observe import Observer
 
 logger = logging.getLogger(__name__)
 
 _MAX_PASSES = 8
 _KEYS_AT_ONCE = 10  # so many files, of the largest size admitted, are in memory together
 _GAVE_UP = "gave-up"
-_SEGMENT_TYPE = "application/octet-stream"
-
-ProductId = tuple[str, str]
-
-
-@dataclass(slots=True)
-class _Pass:
-    """What one pass has read, decided and found undone.
-
-    Keys in ``again`` need another pass; catalogues in ``unborn`` have no generation stored yet.
-    """
-
-    seen: dict[str, Seen]
-    failures: dict[str, Failure]
-    before: dict[ProductId, Product]
-    keys_of: dict[ProductId, list[str]]
-    generation_of: dict[str, Generation]
-    unborn: set[str]
-    after: dict[ProductId, Product] = field(default_factory=dict)
-    embeddings: dict[str, Float32] = field(default_factory=dict)
-    again: set[str] = field(default_factory=set)
-    reread: set[str] = field(default_factory=set)
-    changes: defaultdict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
-
-    def postpone(self, product_id: ProductId) -> None:
-        """Leave a product to the next pass."""
-        self.after.pop(product_id, None)
-        self.again.update(self.keys_of[product_id])
 
 
 class Ingest:
@@ -182,16 +152,13 @@ class Ingest:
             self._stores.counts.add(catalogue_of(key), change)
 
     def _reconcile(self, keys: Sequence[str]) -> dict[str, Retry]:
-        reread: set[str] = set()
         postponed: dict[str, Retry] = {}
         for _ in range(_MAX_PASSES):
             if not keys:
                 return postponed
-            state = self._observe(keys, reread)
-            for key, seen in state.seen.items():
-                if isinstance(seen.observation, Postponed):
-                    postponed[key] = seen.observation.error
-            self._decide(state)
+            state = self._observe(keys)
+            for product_id in state.keys_of:
+                self._decide(state, product_id)
             self._embed(state)
             self._commit_rows(state)
             self._commit_products(state)
@@ -200,104 +167,121 @@ class Ingest:
                 if change != Counts():
                     self._stores.counts.add(catalogue, change)
             self._look_again(state)
-            keys, reread = sorted(state.again), state.reread
+            for key in keys:
+                if isinstance(observation := state.seen[key].observation, Postponed):
+                    postponed[key] = observation.error
+            keys = sorted(state.again)
         changing = Conflict("the object kept changing while it was indexed")
         return postponed | dict.fromkeys(keys, changing)
 
-    def _observe(self, keys: Sequence[str], reread: set[str]) -> _Pass:
+    def _observe(self, keys: Sequence[str]) -> Pass:
         """Read records, then objects: whatever is written after this shows as a lost race."""
         parsed = self._observer.parse(keys)
         product_of = {key: (item.catalogue, item.product_id) for key, item in parsed.items()}
         stored = self._stores.products.get_many(product_of.values())
-        space = self._default_space
-        generations: dict[str, Generation] = {}
-        unborn: set[str] = set()
-        for catalogue in sorted({catalogue for catalogue, _ in product_of.values()}):
-            current = self._stores.generations.current(catalogue)
-            if current is None:
-                unborn.add(catalogue)
-                current = Generation(catalogue, space, space, parse_space(space)[0].dim)
-            generations[catalogue] = current
+        catalogues = sorted({catalogue for catalogue, _ in product_of.values()})
+        lineages = {
+            catalogue: self._stores.lineages.get(catalogue) or self._first(catalogue)
+            for catalogue in catalogues
+        }
         before = {
             product_id: stored.get(product_id)
-            or Product(*product_id, generation=generations[product_id[0]].generation)
+            or Product(*product_id, generation=lineages[product_id[0]].current.generation)
             for product_id in product_of.values()
         }
+        keys_of: dict[ProductId, list[str]] = defaultdict(list)
+        for key, product_id in product_of.items():
+            keys_of[product_id].append(key)
+        state = Pass({}, {}, before, dict(keys_of), lineages)
         views: dict[str, View] = {}
         for product in before.values():
             views.update(product.views)
-        seen = self._observer.observe(
+        state.seen = self._observer.observe(
             keys,
-            views={key: views[key] for key in keys if key in views and key not in reread},
+            views={key: views[key] for key in keys if key in views},
             documents={
                 key: before[product_of[key]].document
                 for key, item in parsed.items()
                 if item.is_document
             },
-            encoder_of=lambda key: self._encoder_of(generations[product_of[key][0]].encoder),
+            encoders_of=lambda key: self._encoders(state, product_of[key][0]),
             pool=self._pool,
         )
-        keys_of: dict[ProductId, list[str]] = defaultdict(list)
-        for key, product_id in product_of.items():
-            keys_of[product_id].append(key)
-        failures = self._stores.failures.get_many(keys)
-        return _Pass(seen, failures, before, dict(keys_of), generations, unborn)
+        state.failures = self._stores.failures.get_many(keys)
+        return state
 
-    def _decide(self, state: _Pass) -> None:
-        now = self._clock()
-        for product_id, keys in state.keys_of.items():
-            before = state.before[product_id]
-            seen = refuse_excess(before, {key: state.seen[key].observation for key in keys})
-            for key, observation in seen.items():
-                state.seen[key] = replace(state.seen[key], observation=observation)
-            after = decide(before, seen, now)
-            if after is not before:
-                state.after[product_id] = after
+    def _first(self, catalogue: str) -> Lineage:
+        """What a new catalogue begins with."""
+        space = self._default_space
+        return Lineage(catalogue, Generation(catalogue, space, space))
 
-    def _embed(self, state: _Pass) -> None:
-        """One ONNX batch an encoder for what was decoded; rows that only moved are copied."""
-        decoded: dict[str, list[str]] = defaultdict(list)
-        for product_id, after in state.after.items():
-            for view in stale_views(after):
-                seen = state.seen.get(view.key)
-                if seen is not None and seen.pixels is not None:
-                    decoded[state.generation_of[product_id[0]].encoder].append(view.key)
-        for space, keys in decoded.items():
-            batch = np.concatenate([_pixels(state.seen[key]) for key in keys])
-            encoded = self._encoder_of(space).encode(batch)
-            state.embeddings.update(zip(keys, encoded.embeddings, strict=True))
-        self._copy_rows(state)
+    def _encoders(self, state: Pass, catalogue: str) -> list[Encoder]:
+        return [self._encoder_of(space) for space in state.spaces(catalogue)]
 
-    def _copy_rows(self, state: _Pass) -> None:
-        segments: dict[str, Segment | None] = {}
-        for product_id, after in list(state.after.items()):
-            scope = self._scope(state, product_id)
-            for view in stale_views(after):
-                if view.key in state.embeddings:
-                    continue
-                old = state.before[product_id].views[view.key]
-                name = segment_key(scope, old.segment)
-                if name not in segments:
-                    segments[name] = read_segment(self._stores.index, name)
-                embedding = row_of(segments[name], old)
-                if embedding is not None:
-                    state.embeddings[view.key] = embedding
-                else:
-                    # Compaction has moved the row, so the photo itself is read once more.
-                    state.reread.add(view.key)
-                    state.again.add(view.key)
-            if state.reread & after.views.keys():
-                state.postpone(product_id)
+    def _decide(self, state: Pass, product_id: ProductId) -> None:
+        before = state.before[product_id]
+        keys = state.keys_of[product_id]
+        seen = refuse_excess(before, {key: state.seen[key].observation for key in keys})
+        for key, observation in seen.items():
+            state.seen[key] = replace(state.seen[key], observation=observation)
+        after = decide(before, seen, self._clock())
+        if after is before:
+            state.after.pop(product_id, None)
+        else:
+            current = state.lineages[product_id[0]].current
+            state.after[product_id] = replace(after, generation=current.generation)
 
-    def _commit_rows(self, state: _Pass) -> None:
+    def _embed(self, state: Pass) -> None:
+        """Get an embedding in every space for each row that must be written."""
+        self._encode(state, [key for keys in state.keys_of.values() for key in keys])
+        for product_id in list(state.after):
+            state.copy_rows(self._stores.index, product_id)
+            while missing := state.missing(product_id):
+                # Compaction has moved the rows, or a generation of another space is being built:
+                # the photos are read once more, a few at a time.
+                self._read_again(state, product_id, missing[:_KEYS_AT_ONCE])
+
+    def _encode(self, state: Pass, keys: Sequence[str]) -> None:
+        """One batch an encoder for what was decoded and is wanted; then lets go of the pixels."""
+        wanted = {
+            view.key for product_id in state.after for view in stale_views(state.after[product_id])
+        }
+        batches: dict[str, dict[str, Float32]] = defaultdict(dict)
+        for key in keys:
+            if key in wanted:
+                for space, pixels in state.seen[key].pixels.items():
+                    batches[space][key] = pixels
+            state.seen[key] = replace(state.seen[key], pixels={})
+        for space, batch in batches.items():
+            encoded = self._encoder_of(space).encode(np.concatenate(list(batch.values())))
+            for key, embedding in zip(batch, encoded.embeddings, strict=True):
+                state.embeddings.setdefault(key, {})[space] = embedding
+
+    def _read_again(self, state: Pass, product_id: ProductId, keys: list[str]) -> None:
+        """Look at photos of known views as if they were new, and decide with what is seen."""
+        seen = self._observer.observe(
+            keys,
+            views={},
+            documents={},
+            encoders_of=lambda _: self._encoders(state, product_id[0]),
+            pool=self._pool,
+        )
+        state.seen.update(seen)
+        known = state.keys_of[product_id]
+        known += [key for key in keys if key not in known]
+        state.failures.update(self._stores.failures.get_many(keys))
+        for item in seen.values():
+            if isinstance(item.observation, Postponed):
+                state.give_back(product_id, item.observation.error)
+                return
+        self._decide(state, product_id)
+        self._encode(state, keys)
+
+    def _commit_rows(self, state: Pass) -> None:
         """Segments, then registry entries; the views learn where their rows are."""
-        rows: dict[str, list[Row]] = defaultdict(list)
+        stale: dict[str, list[tuple[Product, View]]] = defaultdict(list)
         for (catalogue, _), after in state.after.items():
-            attributes = after.attributes
-            rows[catalogue] += [
-                Row(view.key, view.version, state.embeddings[view.key], attributes)
-                for view in stale_views(after)
-            ]
+            stale[catalogue] += [(after, view) for view in stale_views(after)]
         thumbnails = {
             seen.observation.thumbnail: seen.thumbnail
             for key, seen in state.seen.items()
@@ -305,39 +289,57 @@ class Ingest:
         }
         list(self._pool.map(self._put_thumbnail, thumbnails.items()))
         place: dict[tuple[str, str], tuple[str, int]] = {}
-        for catalogue, new in rows.items():
-            if new:
-                place.update(self._append(state, state.generation_of[catalogue], new))
+        for catalogue, views in stale.items():
+            if views:
+                place.update(self._append(state, catalogue, views))
         now = self._clock()
         for product_id, after in state.after.items():
-            views = dict(after.views)
+            changed = dict(after.views)
             for view in stale_views(after):
                 digest, number = place[view.key, view.version]
                 at = view.searchable_at or now
-                views[view.key] = replace(view, segment=digest, row=number, searchable_at=at)
-            state.after[product_id] = replace(after, views=views)
+                changed[view.key] = replace(view, segment=digest, row=number, searchable_at=at)
+            state.after[product_id] = replace(after, views=changed)
 
     def _append(
-        self, state: _Pass, generation: Generation, rows: list[Row]
+        self, state: Pass, catalogue: str, views: list[tuple[Product, View]]
     ) -> dict[tuple[str, str], tuple[str, int]]:
-        """Write one segment; gives (digest, row number) by (key, version)."""
-        if generation.catalogue in state.unborn:
+        """Write a segment a space and register it in each generation of that space.
+
+        Gives (digest, row number) in the current generation's space by (key, version).
+        """
+        lineage = state.lineages[catalogue]
+        if lineage.revision is None:
             # Its first rows: nothing may name a generation before it is there.
-            if self._stores.generations.create(generation) != generation:
-                raise Conflict(f"catalogue {generation.catalogue} got another generation meanwhile")
-            state.unborn.discard(generation.catalogue)
-        rows.sort(key=lambda row: (row.key, row.version))
-        body = encode_segment(generation.encoder, rows)
-        digest = content_digest(body)
-        scope = registry_scope(generation.catalogue, generation.generation)
-        self._stores.index.put(segment_key(scope, digest), body, _SEGMENT_TYPE, if_absent=True)
-        self._stores.registry.add(SegmentEntry(scope, digest, len(rows), len(body), self._clock()))
-        return {(row.key, row.version): (digest, number) for number, row in enumerate(rows)}
+            lineage = state.lineages[catalogue] = self._born(lineage)
+        views.sort(key=lambda item: (item[1].key, item[1].version))
+        rows = {
+            space: [
+                Row(view.key, view.version, state.embeddings[view.key][space], product.attributes)
+                for product, view in views
+            ]
+            for space in state.spaces(catalogue)
+        }
+        digests = append_rows(
+            self._stores.index, self._stores.registry, lineage.generations, rows, self._clock()
+        )
+        digest = digests[lineage.current.encoder]
+        return {(view.key, view.version): (digest, row) for row, (_, view) in enumerate(views)}
+
+    def _born(self, lineage: Lineage) -> Lineage:
+        """Store a catalogue's first lineage, unless somebody else has stored the same."""
+        try:
+            return self._stores.lineages.put(lineage)
+        except Conflict:
+            stored = self._stores.lineages.get(lineage.catalogue)
+            if stored is None or stored.generations != lineage.generations:
+                raise
+            return stored
 
     def _put_thumbnail(self, item: tuple[str, bytes]) -> None:
         self._stores.index.put(item[0], item[1], "image/webp")
 
-    def _commit_products(self, state: _Pass) -> None:
+    def _commit_products(self, state: Pass) -> None:
         def flip(product_id: ProductId) -> bool:
             after = state.after[product_id]
             try:
@@ -355,9 +357,9 @@ class Ingest:
                 change = count_change(state.before[product_id], state.after[product_id])
                 state.changes[product_id[0]] += change
             else:
-                state.postpone(product_id)
+                state.again_later(product_id)
 
-    def _commit_failures(self, state: _Pass) -> None:
+    def _commit_failures(self, state: Pass) -> None:
         for key, seen in state.seen.items():
             if key in state.again or isinstance(seen.observation, Postponed):
                 continue
@@ -369,7 +371,7 @@ class Ingest:
                 change = Counts(failures=-1)
             state.changes[catalogue_of(key)] += change
 
-    def _look_again(self, state: _Pass) -> None:
+    def _look_again(self, state: Pass) -> None:
         """An object that changed while it was indexed goes again: the last to write looks last."""
         keys = [
             key
@@ -386,11 +388,3 @@ class Ingest:
                 )
             if not same:
                 state.again.add(key)
-
-    def _scope(self, state: _Pass, product_id: ProductId) -> str:
-        return registry_scope(product_id[0], state.generation_of[product_id[0]].generation)
-
-
-def _pixels(seen: Seen) -> Float32:
-    assert seen.pixels is not None
-    return seen.pixels

@@ -1,79 +1,212 @@
 """The index in memory, kept up with the registry.
 
-Owns when to look for new segments, and reading them.
+Owns when to look for new segments, and what to make of them. What is given out is a snapshot
+(`SearchIndex`): a later one shares with it whatever did not change, and the one before stays whole
+for those who still search it.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
-from concurrent.futures import Executor
+from collections.abc import Iterable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from itertools import chain
 
-from lookalike.core.errors import CorruptFile
-from lookalike.core.index import ExactIndex
+import numpy as np
+
+from lookalike.core.base import Base
+from lookalike.core.errors import Vanished
+from lookalike.core.head import Head
+from lookalike.core.index import MAX_CELLS, FreshRows
 from lookalike.core.keys import segment_key
 from lookalike.core.ports import Clock, ObjectStore, Registry
-from lookalike.core.segment import Segment
-from lookalike.core.types import Generation, SegmentEntry, registry_scope
-from lookalike.services.segments import read_segment
+from lookalike.core.search_index import SearchIndex, ShardIndex
+from lookalike.core.segment import Float32
+from lookalike.core.types import Generation, Manifest
+from lookalike.services.base_files import BaseFiles
+from lookalike.services.index_files import IndexFiles
 
-logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the registry says is live; ``appended`` are digests in order of commit."""
+
+    generation: Generation
+    manifest: Manifest
+    appended: dict[str, None]
+    asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What is in memory of a catalogue, made of what was ``wanted`` except ``refused`` files."""
+
+    wanted: _Wanted
+    index: SearchIndex
+    refused: dict[str, float] = field(default_factory=dict)
 
 
 class LiveIndex:
-    """Indexes by registry scope, each no older than ``refresh_s`` seconds when it is given out.
+    """The index of each catalogue's generation, no older than ``refresh_s`` when it is given out.
 
     Parameters
     ----------
     store
-        Bucket of the segments.
+        Bucket of segments and heads.
     registry
-        Says which segments are live.
+        Says what a generation is made of.
+    bases
+        Opens bases.
     refresh_s
         How long an index is used before the registry is asked again.
+    settle_s
+        How long an append may take: as much is looked back for segments.
     pool
-        Reads new segments side by side.
+        Reads files side by side.
     clock
         Epoch seconds.
+    threads
+        Threads of one search.
     """
 
     def __init__(
-        self, store: ObjectStore, registry: Registry, refresh_s: float, pool: Executor, clock: Clock
+        self,
+        store: ObjectStore,
+        registry: Registry,
+        bases: BaseFiles,
+        refresh_s: float,
+        settle_s: float,
+        pool: Executor,
+        clock: Clock,
+        threads: int = 1,
     ) -> None:
         self._store = store
         self._registry = registry
+        self._bases = bases
         self._refresh_s = refresh_s
+        self._settle_s = settle_s
         self._pool = pool
         self._clock = clock
-        self._indexes: dict[str, tuple[ExactIndex, float]] = {}
+        self._threads = threads
+        # One generation a catalogue: a new one takes the place of the one before.
+        self._loaded: dict[str, _Loaded] = {}
         # A request that ends early leaves its refresh running when the next one begins.
         self._refreshing = threading.Lock()
 
-    def get(self, generation: Generation, *, now: bool = False) -> ExactIndex:
+    def get(self, generation: Generation, *, now: bool = False) -> SearchIndex:
         """The index of a generation.
 
-        With ``now`` the registry is asked whatever was known before.
+        With ``now`` the registry is asked, and read in full, whatever was known before.
+
+        Raises
+        ------
+        Vanished
+            The generation was dropped.
+        Unavailable
+            The registry or the bucket cannot be reached.
         """
-        scope = registry_scope(generation.catalogue, generation.generation)
+        catalogue = generation.catalogue
         with self._refreshing:
-            index, asked_at = self._indexes.get(
-                scope, (ExactIndex(generation.encoder, generation.dim), float("-inf"))
-            )
+            known = self._loaded.get(catalogue)
+            if known is not None and known.wanted.generation != generation:
+                known = None
             at = self._clock()
-            if now or at - asked_at >= self._refresh_s:
-                self._load(index, scope)
-                self._indexes[scope] = (index, at)
-        return index
+            if known is None or now or at - known.wanted.asked_at >= self._refresh_s:
+                known = self._loaded[catalogue] = self._refreshed(generation, known, at, now)
+        return known.index
 
-    def _load(self, index: ExactIndex, scope: str) -> None:
-        def read(entry: SegmentEntry) -> Segment | None:
-            return read_segment(self._store, segment_key(scope, entry.digest))
+    def _refreshed(
+        self, generation: Generation, known: _Loaded | None, at: float, full: bool
+    ) -> _Loaded:
+        before = known.wanted if known is not None else None
+        wanted = self._wanted(generation, None if full else before, at)
+        if before is not None and before.manifest.revision and not wanted.manifest.revision:
+            del self._loaded[generation.catalogue]
+            raise Vanished(f"generation {generation.scope} was dropped")
+        refused = dict(known.refused) if known is not None else {}
+        files = IndexFiles(self._store, self._bases, self._pool, generation, refused, at)
+        try:
+            index = self._index(wanted, known, files)
+        except Vanished:
+            # What has left was replaced, and by now the registry says with what.
+            files.try_once_more()
+            wanted = self._wanted(generation, None, at)
+            index = self._index(wanted, known, files)
+        for rows in index.fresh:
+            rows.file()
+        return _Loaded(wanted, index, refused)
 
-        new = [item for item in self._registry.live(scope) if item.digest not in index.segments]
-        for entry, segment in zip(new, self._pool.map(read, new), strict=True):
-            if segment is None:
-                continue
-            try:
-                index.add(entry.digest, segment)
-            except CorruptFile:
-                logger.exception("a live segment cannot be searched")
+    def _wanted(self, generation: Generation, before: _Wanted | None, at: float) -> _Wanted:
+        """Ask the registry, only for what is new since it was asked last if that is enough."""
+        since = before.asked_at - self._settle_s if before is not None else 0.0
+        entries, manifest = self._registry.read(generation.scope, since)
+        if before is not None and before.manifest.revision != manifest.revision:
+            before = None
+            entries, manifest = self._registry.read(generation.scope)
+        found = (
+            entry.digest
+            for entry in entries
+            if segment_key(generation.catalogue, entry.digest) not in manifest.replaced
+        )
+        known = before.appended if before is not None else {}
+        return _Wanted(generation, manifest, known | dict.fromkeys(found), at)
+
+    def _index(self, wanted: _Wanted, known: _Loaded | None, files: IndexFiles) -> SearchIndex:
+        """What is wanted: of what is known as far as that goes, of files for the rest."""
+        generation, manifest = wanted.generation, wanted.manifest
+        # Of no use under another head, nor when it does not even know the length of a row.
+        if known is not None and (
+            known.wanted.manifest.head != manifest.head or not len(known.index)
+        ):
+            known = None
+        shards = known.index.shards if known is not None else ()
+        old_rows = list(known.index.fresh) if known is not None else []
+        digests = [wanted.appended, *_fresh_digests(manifest)]
+        new = [
+            digest
+            for digest in dict.fromkeys(chain.from_iterable(digests))
+            if files.usable(digest) and not any(digest in rows for rows in old_rows)
+        ]
+        files.begin_segments(new)
+        heading: Future[Head] | None = None
+        if known is None and manifest.head:
+            heading = self._pool.submit(files.head, manifest.head)
+        bases = {shard.base.digest: shard.base for shard in shards if shard.base is not None}
+        entries = [shard.base for shard in manifest.shards]
+        opened = files.open_bases(
+            [entry for entry in entries if entry and entry.digest not in bases], manifest
+        )
+        if known is None and heading is not None:
+            head = heading.result()
+        elif known is None:
+            dims = (base.dim for base in opened.values())
+            head = Head.identity(next(dims, None) or files.segment_dim() or 0)
+        elif not new and not opened and known.wanted.manifest.revision == manifest.revision:
+            return known.index
+        else:
+            head = known.index.head
+        of_shards = [(bases | opened).get(entry.digest) if entry else None for entry in entries]
+        cells = [_cells(of_shards), *(_cells([base]) for base in of_shards)]
+        rows = []
+        for position, (wanted_here, cells_here) in enumerate(zip(digests, cells, strict=True)):
+            here = old_rows[position] if position < len(old_rows) else None
+            if here is None or not here.may_become(wanted_here, cells_here):
+                here = FreshRows(generation.encoder, head, cells_here)
+            for digest in wanted_here:
+                if digest not in here and not any(here.take(other, digest) for other in old_rows):
+                    files.take_segment(digest, here.add)
+            rows.append(here)
+        return SearchIndex(head, map(ShardIndex, of_shards, rows[1:]), rows[0], self._threads)
+
+
+def _fresh_digests(manifest: Manifest) -> list[dict[str, None]]:
+    return [dict.fromkeys(run.digest for run in shard.fresh) for shard in manifest.shards]
+
+
+def _cells(bases: Iterable[Base | None]) -> Float32 | None:
+    """The centroids of the bases' lists, unless there are too few or too many to file rows by."""
+    lists = [base.centroids for base in bases if base is not None and len(base.centroids) > 1]
+    if not lists or sum(map(len, lists)) > MAX_CELLS:
+        return None
+    return np.ascontiguousarray(np.concatenate(lists), dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lookalike.core.attributes import from_document, from_user_metadata
 from lookalike.core.encoder import Encoder, preprocess
@@ -28,10 +28,13 @@ from lookalike.core.types import Document, ObjectInfo, View
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One object as it was seen. A `NewView` brings its pixels (1, 3, S, S) and its thumbnail."""
+    """One object as it was seen.
+
+    A `NewView` brings its thumbnail and, by embedding space, its pixels (1, 3, S, S).
+    """
 
     observation: Observation
-    pixels: Float32 | None = None
+    pixels: Mapping[str, Float32] = field(default_factory=dict)
     thumbnail: bytes = b""
 
 
@@ -69,7 +72,7 @@ class Observer:
         keys: Sequence[str],
         views: Mapping[str, View],
         documents: Mapping[str, Document | None],
-        encoder_of: Callable[[str], Encoder],
+        encoders_of: Callable[[str], Sequence[Encoder]],
         pool: Executor,
     ) -> dict[str, Seen]:
         """Look at each key.
@@ -82,8 +85,8 @@ class Observer:
             What the records say of those that are live; they are read only if they differ.
         documents
             What the records say of product documents, for the keys that are documents.
-        encoder_of
-            Gives the encoder to prepare an image of a key for; asked only when there is one.
+        encoders_of
+            Gives the encoders to prepare an image of a key for; asked only when there is one.
         pool
             Runs the reads.
         """
@@ -103,7 +106,7 @@ class Observer:
         seen: dict[str, Seen] = {}
         for key, found in zip(keys, pool.map(read, keys), strict=True):
             if isinstance(found, _Fetched):
-                seen[key] = self._decoded(key, found, encoder_of(key))
+                seen[key] = self._decoded(key, found, encoders_of(key))
             else:
                 seen[key] = Seen(found)
         return seen
@@ -146,10 +149,11 @@ class Observer:
             return Gone()
         return Refused(info.etag, info.last_modified, error.reason, error.detail)
 
-    def _decoded(self, key: str, fetched: _Fetched, encoder: Encoder) -> Seen:
+    def _decoded(self, key: str, fetched: _Fetched, encoders: Sequence[Encoder]) -> Seen:
         info = fetched.info
+        min_side = max(encoder.min_side for encoder in encoders)
         try:
-            decoded = decode(fetched.body, self._limits, min_side=encoder.min_side)
+            decoded = decode(fetched.body, self._limits, min_side=min_side)
         except Unindexable as error:
             return Seen(Refused(info.etag, info.last_modified, error.reason, error.detail))
         observation = NewView(
@@ -160,7 +164,9 @@ class Observer:
             decoded.height,
             thumbnail_key(key, info.etag),
         )
-        pixels = preprocess([decoded.image], encoder.record)
+        pixels = {
+            encoder.space: preprocess([decoded.image], encoder.record) for encoder in encoders
+        }
         return Seen(observation, pixels, thumbnail_webp(decoded))
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from lookalike.core.errors import NotFound
-from lookalike.core.index import Candidate, ExactIndex
+from lookalike.core.errors import CorruptFile, LookalikeError, NotFound, Vanished
+from lookalike.core.index import Candidate
 from lookalike.core.keys import parse_key
 from lookalike.core.ports import Clock, Ids, Stores
+from lookalike.core.search_index import SearchIndex
 from lookalike.core.segment import Float32
 from lookalike.core.types import AttributeValue, Generation, Product, SearchRecord, View
 from lookalike.services.live_index import LiveIndex
@@ -72,6 +73,8 @@ class Query:
         Seconds for which image URLs open.
     refresh_s
         Seconds after which a catalogue's generation is asked for again.
+    nprobe, shard_probes
+        Inverted lists of a base and shards of a catalogue that a search reads at least.
     refresher, log_pool
         Run the index's refresh and the log's write beside the rest. Of their own: a refresh waits
         for reads in the common pool, and a slow log must not hold up anything.
@@ -86,6 +89,8 @@ class Query:
         embedder: QueryEmbedder,
         url_expires_s: int,
         refresh_s: float,
+        nprobe: int,
+        shard_probes: int,
         refresher: Executor,
         log_pool: Executor,
         clock: Clock,
@@ -96,6 +101,8 @@ class Query:
         self._embedder = embedder
         self._url_expires_s = url_expires_s
         self._refresh_s = refresh_s
+        self._nprobe = nprobe
+        self._shard_probes = shard_probes
         self._refresher = refresher
         self._log_pool = log_pool
         self._clock = clock
@@ -120,14 +127,7 @@ class Query:
         query_id = self._ids()
         watch = Stopwatch()
         start = time.perf_counter()
-        with watch.stage("generation"):
-            generation = self.generation(request.catalogue)
-        # New segments are read while the photo is decoded and encoded.
-        refreshed = self._refresher.submit(self._live_index.get, generation)
-        query = self._embedder.embed(request, generation, refreshed, watch)
-        with watch.stage("index"):
-            index = refreshed.result()
-        found = self._rank(request, query, index, watch)
+        generation, found = self._found(request, watch)
         watch.took_ms["total"] = round((time.perf_counter() - start) * 1000, 3)
         self._log(self._record(query_id, request, generation, found, watch))
         with watch.stage("urls"):
@@ -145,14 +145,18 @@ class Query:
             results,
         )
 
-    def generation(self, catalogue: str) -> Generation:
-        """The catalogue's generation; raises `NotFound` naming the catalogues that exist."""
+    def generation(self, catalogue: str, *, now: bool = False) -> Generation:
+        """The catalogue's generation; raises `NotFound` naming the catalogues that exist.
+
+        With ``now`` the table is asked whatever was known before.
+        """
         at = self._clock()
         generation, asked_at = self._generations.get(catalogue, (None, 0.0))
-        if generation is None or at - asked_at >= self._refresh_s:
-            generation = self._stores.generations.current(catalogue)
+        if now or generation is None or at - asked_at >= self._refresh_s:
+            lineage = self._stores.lineages.get(catalogue)
+            generation = lineage.current if lineage is not None else None
         if generation is None:
-            known = ", ".join(item.catalogue for item in self._stores.generations.catalogues())
+            known = ", ".join(item.catalogue for item in self._stores.lineages.all())
             raise NotFound(
                 f"There is no catalogue “{catalogue}”; "
                 + (f"there are: {known}." if known else "nothing has been uploaded yet."),
@@ -161,8 +165,42 @@ class Query:
         self._generations[catalogue] = (generation, at)
         return generation
 
+    def _found(
+        self, request: SearchRequest, watch: Stopwatch
+    ) -> tuple[Generation, list[tuple[Product, View, float]]]:
+        """The generation that was searched, and the results."""
+        try:
+            return self._attempt(request, watch, None)
+        except (Vanished, CorruptFile) as error:
+            # Files leave only after others took their place, so all that is known is read again.
+            logger.warning("searching again: %s", error)
+            missing: list[LookalikeError] = []
+            answer = self._attempt(request, watch, missing)
+            for lost in dict.fromkeys(map(str, missing)):
+                logger.error("searched without its rows: %s", lost)
+            return answer
+
+    def _attempt(
+        self, request: SearchRequest, watch: Stopwatch, missing: list[LookalikeError] | None
+    ) -> tuple[Generation, list[tuple[Product, View, float]]]:
+        """Search once; with ``missing``, on what the tables say now and without what is lost."""
+        again = missing is not None
+        with watch.stage("generation"):
+            generation = self.generation(request.catalogue, now=again)
+        # New segments are read while the photo is decoded and encoded.
+        refreshed = self._refresher.submit(self._live_index.get, generation, now=again)
+        query, index = self._embedder.embed(request, generation, refreshed, watch, missing)
+        if not len(index) and self.generation(request.catalogue, now=True) != generation:
+            raise Vanished(f"generation {generation.scope} was swapped out and dropped")
+        return generation, self._rank(request, query, index, watch, missing)
+
     def _rank(
-        self, request: SearchRequest, query: Float32, index: ExactIndex, watch: Stopwatch
+        self,
+        request: SearchRequest,
+        query: Float32,
+        index: SearchIndex,
+        watch: Stopwatch,
+        missing: list[LookalikeError] | None,
     ) -> list[tuple[Product, View, float]]:
         """Best live view of each of the k nearest products.
 
@@ -170,20 +208,25 @@ class Query:
         the list already, so candidates are drawn in growing numbers until k remain or none are
         left.
         """
-        with watch.stage("search"):
-            rows = None if request.filter is None else index.select(request.filter.matches)
-        total = len(index) if rows is None else len(rows)
         excluded = {*request.not_like, *(item.product_id for item in request.inputs)}
         records: dict[tuple[str, str], Product | None] = {}
         limit = 2 * request.k + 8
         while True:
             with watch.stage("search"):
-                candidates = index.search(query, limit, rows)
+                candidates = index.search(
+                    query,
+                    limit,
+                    nprobe=self._nprobe,
+                    probes=self._shard_probes,
+                    filter=request.filter,
+                    exact=request.exact,
+                    missing=missing,
+                )
             with watch.stage("hydrate"):
                 found = self._live(request, candidates, excluded, records)
             # Candidates come best first: behind one that is too far away there is none to find.
             last = bool(candidates) and _below(candidates[-1].score, request.min_score)
-            if len(found) >= request.k or last or limit >= total:
+            if len(found) >= request.k or last or len(candidates) < limit:
                 return found
             limit *= 4
 

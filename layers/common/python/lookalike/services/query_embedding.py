@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lookalike.core.encoder import Encoder, preprocess
-from lookalike.core.errors import InvalidRequest, NotFound
+from lookalike.core.errors import InvalidRequest, LookalikeError, NotFound
 from lookalike.core.images import ImageLimits, crop, decode
-from lookalike.core.index import ExactIndex
 from lookalike.core.ports import Stores
+from lookalike.core.search_index import SearchIndex
 from lookalike.core.segment import Float32
-from lookalike.core.types import Generation
+from lookalike.core.types import Generation, View
 from lookalike.services.live_index import LiveIndex
 from lookalike.services.search_request import QueryInput, SearchRequest
 from lookalike.services.uploads import upload_object_key
@@ -73,45 +73,65 @@ class QueryEmbedder:
         self,
         request: SearchRequest,
         generation: Generation,
-        refreshed: Future[ExactIndex],
+        refreshed: Future[SearchIndex],
         watch: Stopwatch,
-    ) -> Float32:
-        """(dim,) float32, L2-normalised.
+        missing: list[LookalikeError] | None = None,
+    ) -> tuple[Float32, SearchIndex]:
+        """The query embedding, and the index whose head it went through.
 
-        The weighted sum, moved away from ``not_like`` (Rocchio).
+        Photos are projected by the head and stored products have been; then they are one weighted
+        sum, moved away from ``not_like`` (Rocchio). ``missing`` is as in `SearchIndex.search`.
+
+        Returns
+        -------
+        query
+            (dim,) float32, L2-normalised.
+        index
+            To be searched.
+
+        Raises
+        ------
+        InvalidRequest
+            The inputs cancel each other out.
+        NotFound
+            A product or an upload does not exist.
+        Unindexable
+            An image cannot be read.
+        Retry, CorruptFile
+            As `LiveIndex.get` and `SearchIndex.embedding`.
         """
-        query = np.zeros(generation.dim, dtype=np.float32)
-        total = sum(item.weight for item in request.inputs)
-        pixels: list[Float32] = []
-        weights: list[float] = []
-        for item in request.inputs:
-            if item.product_id is not None:
-                with watch.stage("product"):
-                    embedding = self._stored(
-                        request.catalogue, item.product_id, generation, refreshed
-                    )
-                query += item.weight / total * embedding
-            else:
-                with watch.stage("decode"):
-                    encoder = self._encoder_of(generation.encoder)
-                    pixels.append(self._decoded(item, encoder))
-                weights.append(item.weight / total)
-        if pixels:
-            with watch.stage("encode"):
-                encoded = self._encoder_of(generation.encoder).encode(np.concatenate(pixels))
-            query += np.asarray(weights, dtype=np.float32) @ encoded.embeddings
+        photos = [item for item in request.inputs if item.product_id is None]
+        named = [item for item in request.inputs if item.product_id is not None]
+        raw = self._encoded(photos, generation, watch) if photos else None
+        ids = [item.product_id or "" for item in named]
+        with watch.stage("product"):
+            views = self._views(request.catalogue, {*ids, *request.not_like})
+        with watch.stage("index"):
+            index = refreshed.result()
+        with watch.stage("product"):
+            index, stored = self._stored(views, generation, index, missing)
+        embeddings = [stored[product_id] for product_id in ids]
+        if raw is not None:
+            embeddings += list(index.head.project(raw))
+        weights = np.asarray([item.weight for item in (*named, *photos)], dtype=np.float32)
+        query = weights / weights.sum() @ np.stack(embeddings)
         if request.not_like:
-            with watch.stage("product"):
-                unwanted = [
-                    self._stored(request.catalogue, product_id, generation, refreshed)
-                    for product_id in request.not_like
-                ]
-            norm = float(np.linalg.norm(query)) or 1.0
-            query -= NOT_LIKE_WEIGHT * norm * np.mean(unwanted, axis=0)
+            unwanted = np.mean([stored[product_id] for product_id in request.not_like], axis=0)
+            query -= NOT_LIKE_WEIGHT * (float(np.linalg.norm(query)) or 1.0) * unwanted
         norm = float(np.linalg.norm(query))
         if norm < 1e-6:
             raise InvalidRequest("The inputs cancel each other out: nothing is left to look for.")
-        return np.asarray(query / norm, dtype=np.float32)
+        return np.asarray(query / norm, dtype=np.float32), index
+
+    def _encoded(
+        self, photos: Sequence[QueryInput], generation: Generation, watch: Stopwatch
+    ) -> Float32:
+        """Raw embeddings of photos: (photos, dim) float32, L2-normalised."""
+        with watch.stage("decode"):
+            encoder = self._encoder_of(generation.encoder)
+            pixels = np.concatenate([self._decoded(item, encoder) for item in photos])
+        with watch.stage("encode"):
+            return encoder.encode(pixels).embeddings
 
     def _decoded(self, item: QueryInput, encoder: Encoder) -> Float32:
         body = item.image
@@ -131,21 +151,52 @@ class QueryEmbedder:
             decoded = crop(decoded, item.crop)
         return preprocess([decoded.image], encoder.record)
 
+    def _views(self, catalogue: str, product_ids: Collection[str]) -> dict[str, list[View]]:
+        """Live views of products; raises `NotFound` naming the first that has none."""
+        if not product_ids:
+            return {}
+        found = self._stores.products.get_many((catalogue, item) for item in product_ids)
+        views = {
+            product_id: list(product.views.values()) for (_, product_id), product in found.items()
+        }
+        for product_id in product_ids:
+            if not views.get(product_id):
+                raise NotFound(f"There is no product “{product_id}”.", parameter="product_id")
+        return views
+
     def _stored(
-        self, catalogue: str, product_id: str, generation: Generation, refreshed: Future[ExactIndex]
-    ) -> Float32:
-        """Mean of the embeddings of a product's live views, L2-normalised: (dim,) float32."""
-        id_ = (catalogue, product_id)
-        product = self._stores.products.get_many([id_]).get(id_)
-        if product is None or not product.views:
-            raise NotFound(f"There is no product “{product_id}”.", parameter="product_id")
-        index, views = refreshed.result(), product.views.values()
-        found = [index.embedding(view.key, view.version) for view in views]
-        if any(embedding is None for embedding in found):
+        self,
+        views: Mapping[str, Sequence[View]],
+        generation: Generation,
+        index: SearchIndex,
+        missing: list[LookalikeError] | None,
+    ) -> tuple[SearchIndex, dict[str, Float32]]:
+        """Each product's mean embedding, (dim,) float32, L2-normalised, and the index that has it.
+
+        That is a later index than the given one when that one does not know a view yet.
+        """
+        found = _embeddings(views, index, missing)
+        if any(item is None for several in found.values() for item in several):
             index = self._live_index.get(generation, now=True)
-            found = [index.embedding(view.key, view.version) for view in views]
-        embeddings = [embedding for embedding in found if embedding is not None]
-        if not embeddings:
-            raise NotFound(f"Product “{product_id}” is not in the index.", parameter="product_id")
-        mean = np.mean(embeddings, axis=0)
-        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-12), dtype=np.float32)
+            found = _embeddings(views, index, missing)
+        means = {}
+        for product_id, several in found.items():
+            known = [embedding for embedding in several if embedding is not None]
+            if not known:
+                raise NotFound(
+                    f"Product “{product_id}” is not in the index.", parameter="product_id"
+                )
+            mean = np.mean(known, axis=0)
+            means[product_id] = np.asarray(
+                mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32
+            )
+        return index, means
+
+
+def _embeddings(
+    views: Mapping[str, Sequence[View]], index: SearchIndex, missing: list[LookalikeError] | None
+) -> dict[str, list[Float32 | None]]:
+    return {
+        product_id: [index.embedding(view.key, view.version, missing) for view in several]
+        for product_id, several in views.items()
+    }

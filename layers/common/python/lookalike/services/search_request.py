@@ -31,7 +31,8 @@ class QueryInput:
 class SearchRequest:
     """What to look for and how much to answer.
 
-    Products in ``not_like`` are left out of the results.
+    Products in ``not_like`` are left out of the results. ``exact`` compares with every row, as the
+    reference for searches that do not.
     """
 
     catalogue: str
@@ -40,6 +41,7 @@ class SearchRequest:
     filter: Filter | None = None
     not_like: tuple[str, ...] = ()
     min_score: float | None = None
+    exact: bool = False
 
     @property
     def kind(self) -> str:

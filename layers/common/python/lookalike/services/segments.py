@@ -1,39 +1,47 @@
-"""Reads segments from the index bucket: whole and unaltered, or not at all."""
+"""Reads and writes segments in the index bucket: whole and unaltered, or not at all."""
 
 from __future__ import annotations
 
-import logging
-
-from lookalike.core.errors import CorruptFile
+from lookalike.core.errors import CorruptFile, Unindexable, Vanished
+from lookalike.core.keys import content_digest, segment_key
 from lookalike.core.ports import ObjectStore
 from lookalike.core.segment import Float32, Segment, decode_segment
 from lookalike.core.types import View
 
-logger = logging.getLogger(__name__)
-
 MAX_SEGMENT_BYTES = 64 * 2**20
+_CONTENT_TYPE = "application/octet-stream"
 
 
-def read_segment(store: ObjectStore, name: str) -> Segment | None:
-    """Read a live segment.
+def read_segment(store: ObjectStore, catalogue: str, digest: str) -> Segment:
+    """Read a segment of a catalogue.
 
-    None, and an error in the log with its name, when the bucket does not hold it or holds something
-    that is not a whole segment: its rows are missing from answers then, never wrong.
+    Raises
+    ------
+    Vanished
+        The bucket does not hold it: it was swapped out, and the registry says for what.
+    CorruptFile
+        The object, which the message names, is not a whole segment.
     """
-    found = store.get(name, MAX_SEGMENT_BYTES)
-    if found is None:
-        logger.error("live segment %s is not in the bucket", name)
-        return None
+    name = segment_key(catalogue, digest)
     try:
-        return decode_segment(found[1], name)
-    except CorruptFile:
-        logger.exception("live segment %s cannot be read", name)
-        return None
+        found = store.get(name, MAX_SEGMENT_BYTES)
+    except Unindexable as error:
+        raise CorruptFile(f"segment {name} cannot be read: {error}") from error
+    if found is None:
+        raise Vanished(f"segment {name} is not in the bucket")
+    return decode_segment(found[1], name)
 
 
-def row_of(segment: Segment | None, view: View) -> Float32 | None:
+def write_segment(store: ObjectStore, catalogue: str, body: bytes) -> str:
+    """Write a segment file of a catalogue under the name of its content; gives its digest."""
+    digest = content_digest(body)
+    store.put(segment_key(catalogue, digest), body, _CONTENT_TYPE, if_absent=True)
+    return digest
+
+
+def row_of(segment: Segment, view: View) -> Float32 | None:
     """The (dim,) embedding of a view, if the segment has it where the view says."""
-    if segment is None or view.row >= len(segment):
+    if view.row >= len(segment):
         return None
     if (segment.keys[view.row], segment.versions[view.row]) != (view.key, view.version):
         return None

@@ -54,7 +54,7 @@ class Sweep:
             in_bucket.update(_fingerprint(info.key) for info in page)
             objects += len(page)
             queued += self._ask(self._differing(page))
-        known = {item.catalogue for item in self._stores.generations.catalogues()}
+        known = {item.catalogue for item in self._stores.lineages.all()}
         for catalogue in sorted(known | self._stores.counts.all().keys()):
             failed, asked = self._check_failures(catalogue, in_bucket)
             queued += asked

@@ -1,0 +1,29 @@
+"""The compact function: merges what was appended, drops what is dead, deletes what was replaced."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from chalice.app import Blueprint, CloudWatchEvent, Rate
+
+from chalicelib.log import logger
+from lookalike import wiring
+
+STOP_BEFORE_TIMEOUT_S = 30.0
+blueprint = Blueprint(__name__)
+
+
+@blueprint.schedule(Rate(1, unit=Rate.MINUTES), name="compact")
+def compact(event: CloudWatchEvent) -> object:
+    """Compact every catalogue, or the one that the event's detail names; give the report."""
+    context: Any = event.context  # Lambda's, which Chalice calls a dict
+    left_s = context.get_remaining_time_in_millis() / 1000
+    catalogue = (event.detail or {}).get("catalogue")
+    report = wiring.services().compaction.run(
+        time.time() + left_s - STOP_BEFORE_TIMEOUT_S, catalogue
+    )
+    answer = msgspec.to_builtins(report)
+    logger.info("compacted", report=answer)
+    return answer

@@ -1,0 +1,190 @@
+"""A generation's head: turns raw embeddings into what is indexed, and says which shard that is in.
+
+e = normalize(W(g/|g| − m)) with m the mean of the catalogue's embeddings and W its first principal
+components, without whitening (Jégou & Chum, "Negative evidences and co-occurrences in image
+retrieval", ECCV 2012, on centring). The identity until there is a fitted one. Owns the head file
+(magic ``LKHD``); knows nothing of where rows come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from lookalike.core.container import FileKind, decode_container, encode_container
+
+KIND = FileKind("head", b"LKHD", 1)
+MAX_FITTED_ROWS = 50_000
+"""Rows beyond which a fit gains nothing that could be measured."""
+
+_AT_ONCE = 8192
+_RANK_TOLERANCE = 1e-6  # of the largest eigenvalue; float32 rows cannot tell smaller ones from zero
+_ROUNDS = 20
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a generation does to raw embeddings.
+
+    ``mean`` is (dim_in,) and ``components`` (dim_out, dim_in), both None for the identity;
+    ``centroids`` is (shards, dim_out), L2-normalised, None when there is one shard. All float32.
+    """
+
+    dim_in: int
+    dim_out: int
+    mean: Float32 | None = None
+    components: Float32 | None = None
+    centroids: Float32 | None = None
+
+    @classmethod
+    def identity(cls, dim: int) -> Head:
+        """The head of a generation that has none yet: normalises, one shard."""
+        return cls(dim, dim)
+
+    @property
+    def shards(self) -> int:
+        """How many shards rows are routed to."""
+        return 1 if self.centroids is None else len(self.centroids)
+
+    def project(self, raw: Float32) -> Float32:
+        """Raw embeddings (n, dim_in) → indexed embeddings (n, dim_out), L2-normalised."""
+        embeddings = _normalized(raw)
+        if self.mean is None or self.components is None:
+            return embeddings
+        embeddings -= self.mean
+        return _normalized(embeddings @ self.components.T)
+
+    def route(self, embeddings: Float32) -> npt.NDArray[np.int64]:
+        """The shard (n,) of each indexed embedding (n, dim_out): that of the nearest centroid."""
+        if self.centroids is None:
+            return np.zeros(len(embeddings), dtype=np.int64)
+        return np.asarray(np.argmax(embeddings @ self.centroids.T, axis=1), dtype=np.int64)
+
+    def nearest_shards(self, query: Float32, probes: int) -> list[int]:
+        """At most ``probes`` shards, nearest to an indexed embedding (dim_out,) first."""
+        if self.centroids is None:
+            return [0]
+        order = np.argsort(-(self.centroids @ query), kind="stable")
+        return [int(shard) for shard in order[:probes]]
+
+
+def fit_head(sample: Float32, dim: int) -> Head:
+    """Centring and PCA fitted on raw embeddings, with one shard.
+
+    Parameters
+    ----------
+    sample
+        (n, d) float32, some of the catalogue's raw embeddings; the order does not matter.
+    dim
+        Most components to keep; fewer are kept when the sample has no more.
+
+    Returns
+    -------
+    Head
+        The identity when all rows of the sample are the same.
+    """
+    rows, width = sample.shape
+    mean = np.zeros(width)
+    for start in range(0, rows, _AT_ONCE):
+        mean += _normalized(sample[start : start + _AT_ONCE]).sum(axis=0, dtype=np.float64)
+    mean = (mean / max(rows, 1)).astype(np.float32)
+    covariance = np.zeros((width, width))
+    for start in range(0, rows, _AT_ONCE):
+        centred = _normalized(sample[start : start + _AT_ONCE]) - mean
+        covariance += centred.T @ centred
+    values, vectors = np.linalg.eigh(covariance / max(rows, 1))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    rank = int((values > max(values[0] * _RANK_TOLERANCE, 1e-12)).sum())
+    if rank == 0:
+        return Head.identity(width)
+    components = vectors[:, : min(dim, rank)].T
+    # An eigenvector's sign is free; a positive largest entry makes the fit repeatable.
+    peaks = np.abs(components).argmax(axis=1)
+    components = components * np.sign(components[np.arange(len(components)), peaks])[:, None]
+    kept = np.ascontiguousarray(components, dtype=np.float32)
+    return Head(width, len(kept), mean, kept)
+
+
+def with_shards(head: Head, sample: Float32, shards: int, seed: int = 0) -> Head:
+    """The head with centroids for ``shards`` shards, by spherical k-means.
+
+    Parameters
+    ----------
+    head
+        Its projection is kept.
+    sample
+        (n, dim_in) float32, some of the catalogue's raw embeddings.
+    shards
+        How many; fewer are made when the sample has fewer rows.
+    seed
+        Of the k-means.
+    """
+    shards = min(shards, len(sample))
+    if shards <= 1:
+        return replace(head, centroids=None)
+    parts = [
+        head.project(sample[start : start + _AT_ONCE]) for start in range(0, len(sample), _AT_ONCE)
+    ]
+    kmeans = faiss.Kmeans(
+        head.dim_out,
+        shards,
+        niter=_ROUNDS,
+        spherical=True,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=max(256, MAX_FITTED_ROWS // shards),
+    )
+    kmeans.train(np.ascontiguousarray(np.concatenate(parts)))
+    return replace(head, centroids=_normalized(np.asarray(kmeans.centroids)))
+
+
+def encode_head(head: Head) -> bytes:
+    """The file for a head."""
+    header: dict[str, Any] = {
+        "dim_in": head.dim_in,
+        "dim_out": head.dim_out,
+        "fitted": head.mean is not None,
+        "shards": head.shards,
+    }
+    arrays = {"mean": head.mean, "components": head.components, "centroids": head.centroids}
+    sections = {
+        name: array.astype("<f4").tobytes() for name, array in arrays.items() if array is not None
+    }
+    return encode_container(KIND, header, sections)
+
+
+def decode_head(data: bytes, name: str) -> Head:
+    """Read a head file; ``name`` is for the error.
+
+    Raises
+    ------
+    CorruptFile
+        The bytes are not a whole, unaltered head of a known format version.
+    """
+    file = decode_container(KIND, data, name)
+    dim_in, dim_out = file.header["dim_in"], file.header["dim_out"]
+
+    def array(section: str, *shape: int) -> Float32:
+        return np.frombuffer(file.section(section), dtype="<f4").reshape(shape)
+
+    shards = file.header["shards"]
+    fitted = file.header["fitted"]
+    return Head(
+        dim_in,
+        dim_out,
+        array("mean", dim_in) if fitted else None,
+        array("components", dim_out, dim_in) if fitted else None,
+        array("centroids", shards, dim_out) if shards > 1 else None,
+    )
+
+
+def _normalized(rows: Float32) -> Float32:
+    """A copy of the rows with length one; a row of zeros stays one."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(norms, 1e-12), dtype=np.float32)

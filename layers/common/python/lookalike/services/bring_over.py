@@ -1,0 +1,126 @@
+"""Brings views into a generation by reading their photos again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from lookalike.core.encoder import Encoder
+from lookalike.core.ports import Clock, Stores
+from lookalike.core.reconcile import NewView, Postponed
+from lookalike.core.segment import Row
+from lookalike.core.types import Generation, Product, View
+from lookalike.services.append import append_rows
+from lookalike.services.observe import Observer
+
+logger = logging.getLogger(__name__)
+
+_KEYS_AT_ONCE = 10  # so many files, of the largest size admitted, are in memory together
+
+
+@dataclass(slots=True)
+class Brought:
+    """How many views were appended, left to their own events, or could not be read just now."""
+
+    appended: int = 0
+    skipped: int = 0
+    postponed: int = 0
+
+
+class PhotoReader:
+    """Encodes the photos of live views and appends the rows that their records name.
+
+    Parameters
+    ----------
+    stores
+        Where to read and write.
+    observer
+        Reads and decodes photos.
+    encoder_of
+        Gives the encoder of an embedding space id.
+    pool
+        Runs reads side by side.
+    clock
+        Epoch seconds.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        observer: Observer,
+        encoder_of: Callable[[str], Encoder],
+        pool: Executor,
+        clock: Clock,
+    ) -> None:
+        self._stores = stores
+        self._observer = observer
+        self._encoder_of = encoder_of
+        self._pool = pool
+        self._clock = clock
+
+    def check(self, space: str) -> None:
+        """Raise `Unavailable` if there is no encoder of a space here."""
+        self._encoder_of(space)
+
+    def bring(
+        self,
+        generation: Generation,
+        products: Sequence[Product],
+        includes: Callable[[View], bool],
+    ) -> Brought:
+        """Append the rows of these products' views, as one segment.
+
+        A photo that is not the one its record names is left to the event of that change.
+        """
+        brought = Brought()
+        chosen = [(p, view) for p in products for view in p.views.values() if includes(view)]
+        rows: list[Row] = []
+        for start in range(0, len(chosen), _KEYS_AT_ONCE):
+            rows += self._rows(generation, chosen[start : start + _KEYS_AT_ONCE], brought)
+        if rows:
+            append_rows(
+                self._stores.index,
+                self._stores.registry,
+                [generation],
+                {generation.encoder: rows},
+                self._clock(),
+            )
+        brought.appended += len(rows)
+        return brought
+
+    def _rows(
+        self, generation: Generation, chosen: Sequence[tuple[Product, View]], brought: Brought
+    ) -> list[Row]:
+        encoder = self._encoder_of(generation.encoder)
+        seen = self._observer.observe(
+            [view.key for _, view in chosen],
+            views={},
+            documents={},
+            encoders_of=lambda key: [encoder],
+            pool=self._pool,
+        )
+        same: list[tuple[Product, View]] = []
+        pixels = []
+        for product, view in chosen:
+            found = seen[view.key]
+            observation = found.observation
+            if isinstance(observation, NewView) and observation.etag == view.etag:
+                same.append((product, view))
+                pixels.append(found.pixels[encoder.space])
+            elif isinstance(observation, Postponed):
+                brought.postponed += 1
+                logger.warning("%s cannot be read: %s", view.key, observation.error)
+            else:
+                brought.skipped += 1
+                logger.info("%s has changed; its own event brings it", view.key)
+        if not same:
+            return []
+        embeddings = encoder.encode(np.concatenate(pixels)).embeddings
+        return [
+            Row(view.key, view.version, embedding, product.attributes)
+            for (product, view), embedding in zip(same, embeddings, strict=True)
+        ]

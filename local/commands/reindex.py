@@ -1,0 +1,177 @@
+"""``lookalike reindex``: another encoder, head or routing, built beside what searches use."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from local.commands.connection import connect, data_dir_option, json_option
+from local.commands.exits import Failed, WrongUse
+from local.commands.functions import run_function
+from local.commands.terminal import console, plain, print_json
+
+if TYPE_CHECKING:
+    from lookalike.core.types import Lineage
+
+_LOOK_S = 0.5
+_PAUSE_S = 2.0
+_TRIES = 5
+
+Build = dict[str, Any]
+
+
+@click.command()
+@click.option("--encoder", help="Encoder to change to.  [default: the one that is in use]")
+@click.option("--catalogue", help="Which catalogue.  [default: the only one]")
+@click.option("--rollback", is_flag=True, help="Go back to the generation before this one.")
+@click.option("--drop", is_flag=True, help="Give up the generation beside the current one.")
+@click.option("--wait/--no-wait", default=True, help="Wait until the new generation is in use.")
+@data_dir_option
+@json_option
+def reindex(
+    encoder: str | None,
+    catalogue: str | None,
+    rollback: bool,
+    drop: bool,
+    wait: bool,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Build the index of a catalogue anew, and swap it in.
+
+    Uploads and searches go on meanwhile. With another encoder, every photo is read and encoded
+    again; else head and shards are fitted again on what is stored. The new generation is swapped
+    in when it is complete, and the old one kept for a while: --rollback exchanges the two.
+    Lookalike fits heads and splits shards by itself when a catalogue has grown.
+    """
+    if sum(map(bool, (encoder, rollback, drop))) > 1:
+        raise WrongUse("Choose one of --encoder, --rollback and --drop.")
+    action = "rollback" if rollback else "drop" if drop else "build"
+    detail = {"action": action, "catalogue": catalogue, "encoder": encoder}
+    asked = {name: value for name, value in detail.items() if value is not None}
+    state = _only(run_function(data_dir, "Reindex", asked))
+    if wait and action == "build":
+        with _progress(visible=not as_json) as show:
+            state = _follow(data_dir, state, show)
+    if as_json:
+        print_json(state)
+    else:
+        click.echo(_sentence(state))
+
+
+def _follow(data_dir: Path | None, state: Build, show: Callable[[Build], None]) -> Build:
+    """Take the build on, and show how far it is, until it is swapped in.
+
+    Raises
+    ------
+    Failed
+        It cannot go on, or was given up meanwhile.
+    """
+    catalogue, wanted, tries = state["catalogue"], state["beside"], 0
+    lineages = connect(data_dir).stores().lineages
+    while state["phase"] not in {"", "kept"}:
+        show(state)
+        time.sleep(_PAUSE_S)
+        report = _run_and_watch(
+            data_dir, {"catalogue": catalogue}, lambda: _watch(lineages.get(catalogue), show)
+        )
+        state = _only(report)
+        if state["phase"] == "announced":
+            wanted = state["beside"]  # it had to wait for another one to be dropped
+        reason = report["postponed"].get(catalogue)
+        tries = tries + 1 if reason else 0
+        if tries == _TRIES:
+            raise Failed(f"The build cannot go on: {plain(reason)}")
+    if state["generation"] != wanted:
+        raise Failed("The build was given up.")
+    return state
+
+
+def _run_and_watch(
+    data_dir: Path | None, detail: dict[str, Any], look: Callable[[], None]
+) -> dict[str, Any]:
+    """Run the function once; looks in between are for the eye only."""
+    from lookalike.core.errors import Retry
+
+    outcome: list[Any] = []
+
+    def call() -> None:
+        try:
+            outcome.append(run_function(data_dir, "Reindex", detail))
+        except click.ClickException as error:
+            outcome.append(error)
+
+    # A daemon: Ctrl-C ends the command, and the function goes on by itself.
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_LOOK_S)
+        try:
+            look()
+        except Retry:
+            continue
+    (found,) = outcome
+    if isinstance(found, click.ClickException):
+        raise found
+    report: dict[str, Any] = found
+    return report
+
+
+def _watch(lineage: Lineage | None, show: Callable[[Build], None]) -> None:
+    if lineage is not None and lineage.beside is not None:
+        beside = lineage.beside
+        show({"phase": beside.phase, "done": beside.done, "total": beside.total})
+
+
+def _only(report: dict[str, Any]) -> Build:
+    (state,) = report["catalogues"]
+    found: Build = state
+    return found
+
+
+@contextmanager
+def _progress(visible: bool) -> Iterator[Callable[[Build], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    shown = console(stderr=True)
+    with Progress(*columns, console=shown, disable=not (visible and shown.is_terminal)) as bar:
+        task = bar.add_task("…", total=None)
+
+        def show(state: Build) -> None:
+            bar.update(
+                task,
+                description=PHASES.get(state["phase"], state["phase"]),
+                completed=state["done"],
+                total=state["total"] or None,
+            )
+
+        yield show
+
+
+PHASES = {
+    "announced": "waiting for uploads under way",
+    "filling": "taking over what is there",
+    "compacting": "building its index",
+    "ready": "about to be used",
+    "kept": "kept for a rollback",
+    "dropping": "being dropped",
+}
+"""What the phases of a generation beside the current one are, for people."""
+
+
+def _sentence(state: Build) -> str:
+    name = plain(state["catalogue"])
+    in_use = f"{name} uses {plain(state['generation'])}"
+    if not state["phase"]:
+        return f"{in_use}."
+    beside = f"{plain(state['beside'])} is {PHASES.get(state['phase'], state['phase'])}"
+    skipped = state["skipped"]
+    left = f" {skipped:,} photos changed meanwhile and come by themselves." if skipped else ""
+    return f"{in_use}; {beside}.{left}"

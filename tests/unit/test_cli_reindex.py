@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from local.cli import cli
+from local.commands.status import build_line
+from local.control import ControlError
+from lookalike.core.types import Build, Generation, Lineage
+
+FIRST, SECOND = "lite0-border-v1", "lite1-border-v1-g2"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments)
+
+
+def report(phase: str, **changes: Any) -> dict[str, Any]:
+    state = {
+        "catalogue": "shop",
+        "generation": SECOND if phase == "kept" else FIRST,
+        "encoder": "e",
+        "phase": phase,
+        "beside": FIRST if phase == "kept" else SECOND,
+        "beside_encoder": "e",
+        "done": 5,
+        "total": 9,
+        "skipped": 0,
+    }
+    postponed = changes.pop("postponed", {})
+    return {"catalogues": [state | changes], "postponed": postponed}
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, dict[str, Any]]]]:
+    """A local cloud whose functions give prepared answers; tells what they were asked."""
+
+    def prepare(*prepared: Any) -> list[tuple[str, dict[str, Any]]]:
+        asked: list[tuple[str, dict[str, Any]]] = []
+        waiting = list(prepared)
+
+        def invoke(state: object, name: str, event: dict[str, Any]) -> dict[str, Any]:
+            asked.append((name, event["detail"]))
+            answer = waiting.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            if "errorType" in answer:
+                return {"error": "Unhandled", "payload": answer}
+            return {"error": None, "payload": answer}
+
+        first = Generation("shop", FIRST, "e")
+        beside = Build(Generation("shop", SECOND, "e"), "filling", 0.0, 0.0, done=5, total=9)
+        lineages = SimpleNamespace(get=lambda catalogue: Lineage(catalogue, first, beside))
+        found = SimpleNamespace(
+            local=lambda: None, stores=lambda: SimpleNamespace(lineages=lineages)
+        )
+        for module in ("functions", "reindex"):
+            monkeypatch.setattr(f"local.commands.{module}.connect", lambda data_dir: found)
+        monkeypatch.setattr("local.control.invoke", invoke)
+        monkeypatch.setattr("local.commands.reindex._PAUSE_S", 0.0)
+        return asked
+
+    return prepare
+
+
+def test_reindex_waits_until_the_new_generation_is_in_use(answers: Any) -> None:
+    phases = ("announced", "announced", "filling", "compacting", "kept")
+    asked = answers(*map(report, phases))
+    result = run("reindex", "--catalogue", "shop", "--encoder", "efficientnet-lite1")
+    assert result.exit_code == 0, result.output
+    assert asked[0] == (
+        "Reindex",
+        {"action": "build", "catalogue": "shop", "encoder": "efficientnet-lite1"},
+    )
+    assert asked[1:] == [("Reindex", {"catalogue": "shop"})] * 4
+    assert f"shop uses {SECOND}; {FIRST} is kept for a rollback." in result.output
+
+
+def test_reindex_after_an_old_generation_has_gone(answers: Any) -> None:
+    third = report("kept", generation="g3", beside=SECOND)
+    answers(report("dropping", beside=FIRST), report("announced", beside="g3"), third)
+    result = run("reindex", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["generation"] == "g3"
+
+
+def test_reindex_need_not_wait(answers: Any) -> None:
+    assert len(answers(report("announced"))) == 0
+    result = run("reindex", "--no-wait")
+    assert result.exit_code == 0
+    assert f"{SECOND} is waiting for uploads under way" in result.output
+
+
+@pytest.mark.parametrize("option", ["--rollback", "--drop"])
+def test_rollback_and_drop_do_not_wait(answers: Any, option: str) -> None:
+    asked = answers(report("dropping"))
+    assert run("reindex", option).exit_code == 0
+    assert asked == [("Reindex", {"action": option.removeprefix("--")})]
+
+
+def test_one_thing_at_a_time() -> None:
+    result = run("reindex", "--rollback", "--drop")
+    assert result.exit_code == 2 and "Choose one" in result.output
+
+
+def test_a_build_that_is_given_up_or_cannot_go_on_fails(answers: Any) -> None:
+    answers(report("filling"), report("", beside=""))
+    result = run("reindex")
+    assert result.exit_code == 1 and "given up" in result.output
+    stuck = report("filling", postponed={"shop": "no answer"})
+    answers(report("filling"), *[stuck] * 5)
+    result = run("reindex")
+    assert result.exit_code == 1 and "cannot go on: no answer" in result.output
+
+
+@pytest.mark.parametrize(
+    ("answer", "exit_code", "said"),
+    [
+        ({"errorType": "NotFound", "errorMessage": "no shop"}, 2, "no shop"),
+        ({"errorType": "InvalidRequest", "errorMessage": "no vgg"}, 2, "no vgg"),
+        ({"errorType": "Unavailable", "errorMessage": "model build"}, 3, "model build"),
+        ({"errorType": "KeyError", "errorMessage": "x"}, 1, "Reindex failed: x"),
+        (ControlError("gone"), 3, "gone"),
+    ],
+)
+def test_errors_of_the_function_have_exit_codes(
+    answers: Any, answer: Any, exit_code: int, said: str
+) -> None:
+    answers(answer)
+    result = run("reindex")
+    assert result.exit_code == exit_code and said in result.output
+
+
+COMPACTED: dict[str, Any] = {
+    "merged_segments": 1200,
+    "merged_rows": 5,
+    "bases": 1,
+    "dropped_rows": 2,
+    "deleted_objects": 3,
+    "orphans": 0,
+    "unreadable": [],
+    "postponed": {},
+    "finished": True,
+}
+
+
+def test_compact_says_what_it_did(answers: Any) -> None:
+    asked = answers(COMPACTED, COMPACTED)
+    result = run("compact", "--catalogue", "shop")
+    assert result.exit_code == 0 and "1,200 segments with 5 rows merged" in result.output
+    assert json.loads(run("compact", "--json").stdout) == COMPACTED
+    assert asked == [("Compact", {"catalogue": "shop"}), ("Compact", {})]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"unreadable": ["segments/shop/x.seg"]}, "segments/shop/x.seg cannot be read"),
+        ({"postponed": {"shop": "a race"}, "finished": False}, "shop is left to the next run"),
+        ({"finished": False}, "Time ran out"),
+    ],
+)
+def test_compact_fails_when_something_is_left(
+    answers: Any, changes: dict[str, Any], said: str
+) -> None:
+    answers(COMPACTED | changes)
+    result = run("compact")
+    assert result.exit_code == 1 and said in result.output
+
+
+def test_status_says_how_far_a_build_is() -> None:
+    build = {
+        "generation": SECOND,
+        "phase": "filling",
+        "done": 1500,
+        "total": 3000,
+        "skipped": 2,
+        "changed_at": 0.0,
+    }
+    line = build_line("shop", build)
+    assert f"shop: {SECOND} is taking over what is there, 1,500 of 3,000 photos (2" in line
+    assert "photos" not in build_line("shop", build | {"phase": "kept"})
