@@ -95,7 +95,7 @@ def evaluate(
         Api(connect(data_dir).api(), connections=parallel) as api,
         _progress(len(plan.queries), visible=not as_json) as advance,
     ):
-        parameters = {"k": k, "catalogue": catalogue, "exact": "true" if exact else None}
+        parameters = {"k": k, "catalogue": catalogue, "exact": str(exact).lower()}
         answered = run_queries(api, plan, parameters, parallel, advance)
     result = summary(answered, k) | {
         "catalogue": catalogue,

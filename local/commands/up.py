@@ -80,7 +80,11 @@ def up(
         dashboard_port=dashboard_port,
         workers=workers or os.cpu_count() or 1,
         dashboard=dashboard,
-        environment={**chosen_settings(os.environ), "LOOKALIKE_MODEL_DIR": str(folder)},
+        environment={
+            "LOOKALIKE_CACHE_DIR": str(data_dir.resolve() / "bases"),
+            **chosen_settings(os.environ),
+            "LOOKALIKE_MODEL_DIR": str(folder),
+        },
     )
     try:
         running = cloud.up(options, _step)

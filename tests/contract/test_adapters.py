@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import boto3
 import pytest
 import urllib3
@@ -361,3 +363,30 @@ def test_what_is_not_plain_is_left_to_the_sdk(moto_stores, without_signed_reques
     moto_stores.registry.drop("s/g")
     test_the_manifest_is_written_by_one_of_two(moto_stores)
     test_a_lineage_is_written_by_one_of_two(moto_stores)
+
+
+def test_golden_table_items_still_load(moto_stores, request):
+    path = request.config.rootpath / "tests/golden/table-items-v1.json"
+    for table, items in json.loads(path.read_text()).items():
+        for item in items:
+            boto3.client("dynamodb").put_item(TableName=f"lookalike-{table}", Item=item)
+    space = "efficientnet-lite2-border-v1"
+    old, new = (Generation("shop", name, space) for name in (space, f"{space}-g2"))
+    entries, manifest = moto_stores.registry.read(new.scope)
+    assert entries == [SegmentEntry(new.scope, "0" * 31 + "a", 10, 13824, 1_764_000_000.25)]
+    covered = Run("4" * 32, 9000, 12_150_000, 1_763_999_000.0)
+    base = BaseEntry("2" * 32, 9000, 1, 4_000_000, 26_624, 9000, 1_763_999_000.0, 1_763_999_500.0)
+    fresh = Run("1" * 32, 320, 434_176, 1_764_000_000.0)
+    assert manifest == Manifest(
+        new.scope,
+        "3" * 32,
+        5000,
+        (Shard(base, (covered,), (fresh,)), Shard()),
+        {f"segments/shop/{'5' * 32}.seg": 1_764_000_100.5},
+        manifest.revision,
+    )
+    assert moto_stores.registry.put_manifest(manifest).revision == manifest.revision
+    lineage = moto_stores.lineages.get("shop")
+    kept = Build(old, "kept", 1_764_000_000.0, 1_764_000_050.0, done=7, total=9, skipped=1)
+    assert lineage == Lineage("shop", new, kept, 2, lineage.revision)
+    assert moto_stores.lineages.put(lineage).revision == lineage.revision

@@ -18,6 +18,13 @@ import urllib3
 
 COMMAND = Path(sys.executable).with_name("lookalike")
 START_S = 60
+# So low that a test's dozen of photos is compacted, and a generation is built within seconds.
+THRESHOLDS = {
+    "LOOKALIKE_MERGE_SEGMENTS": "4",
+    "LOOKALIKE_BASE_ROWS": "8",
+    "LOOKALIKE_HEAD_ROWS": "12",
+    "LOOKALIKE_SETTLE_S": "3",
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def free_port() -> int:
 def cloud(tmp_path_factory, eventually):
     folder = tmp_path_factory.mktemp("cloud")
     ports = {"--api-port": free_port(), "--aws-port": free_port()}
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), **THRESHOLDS}
     for name in ("AWS_ENDPOINT_URL", "LOOKALIKE_API_URL", "LOOKALIKE_MODEL_DIR"):
         environment.pop(name, None)
     options = [text for pair in ports.items() for text in map(str, pair)]

@@ -39,6 +39,14 @@ def found(cloud, shop: str, photo: bytes, **options) -> list[str]:
     return [item["product_id"] for item in answer["results"]] if status == 200 else []
 
 
+def generation(cloud, shop: str, photo: bytes) -> str:
+    status, answer = cloud.request(
+        "POST", f"/search?catalogue={shop}", body=photo, headers={"Content-Type": "image/jpeg"}
+    )
+    assert status == 200, answer
+    return str(answer["generation"])
+
+
 def failures(cloud, shop: str) -> dict[str, str]:
     _, page = cloud.request("GET", f"/products?catalogue={shop}&status=failed")
     return {item["key"]: item["reason"] for item in page["failures"]}
@@ -208,6 +216,30 @@ def test_the_command_uploads_reports_and_searches(cloud, shop, photo, tmp_path):
     assert shop in status.stdout
     swept = cloud.command("sweep", "--json")
     assert swept.returncode == 0, swept.stdout + swept.stderr
+
+
+def test_a_generation_is_built_swapped_in_and_rolled_back(cloud, shop, photo, eventually):
+    for seed in range(12):
+        put(cloud, f"{shop}/p{seed}.jpg", photo(seed))
+    eventually(lambda: len(found(cloud, shop, photo(0), k=20)) == 12)
+    before = generation(cloud, shop, photo(0))
+    built = cloud.command("reindex", "--catalogue", shop)
+    assert built.returncode == 0, built.stdout + built.stderr
+    after = generation(cloud, shop, photo(0))
+    assert after != before
+    put(cloud, f"{shop}/late.jpg", photo(99))
+    eventually(lambda: found(cloud, shop, photo(99), k=1) == ["late"])
+    assert [found(cloud, shop, photo(seed), k=1) for seed in range(12)] == [
+        [f"p{seed}"] for seed in range(12)
+    ]
+    compacted = cloud.command("compact", "--catalogue", shop, "--json")
+    assert compacted.returncode == 0, compacted.stdout + compacted.stderr
+    status = json.loads(cloud.command("status", "--json").stdout)
+    assert shop in str(status) and after in str(status)
+    back = cloud.command("reindex", "--catalogue", shop, "--rollback")
+    assert back.returncode == 0, back.stdout + back.stderr
+    eventually(lambda: generation(cloud, shop, photo(0)) == before)
+    assert found(cloud, shop, photo(99), k=1) == ["late"]
 
 
 def test_a_deleted_product_is_gone_at_once(cloud, eventually, shop, photo):

@@ -251,6 +251,7 @@ def test_eval(api: FakeApi, tmp_path: Path) -> None:
     assert (found["exact"], found["generations"]) == (False, ["1"])
     assert found["latency_ms"]["stages"]["encode"] == {"p50": 20.0, "p95": 20.0}
     assert {request[3] for request in api.requests} == {b"q1", b"q2"}
+    assert [request[1]["exact"] for request in api.requests] == [["false"]] * 2
     command = ["eval", "manifest.csv", "-k", "2", "--parallel", "2", "--exact"]
     table = CliRunner().invoke(cli, command)
     assert table.exit_code == 0, table.output
