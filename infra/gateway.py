@@ -50,7 +50,13 @@ GATEWAY_RESPONSES: dict[str, tuple[int, str, str, str]] = {
     "INTEGRATION_FAILURE": (503, "unavailable", "Unavailable", "Try again in a second."),
     "INTEGRATION_TIMEOUT": (504, "timeout", "Timeout", "The function did not answer in time."),
     # Whatever else the gateway answers by itself; a function that crashed is one.
-    "DEFAULT_4XX": (400, "bad-request", "Bad request", "The gateway refused the request."),
+    "DEFAULT_4XX": (
+        400,
+        "bad-request",
+        "Bad request",
+        "The gateway refused the request. Is its URL too long? POST /search takes a filter in its "
+        "JSON body, too.",
+    ),
     "DEFAULT_5XX": (502, "failed", "Failed", "The function did not finish. Try again."),
 }
 

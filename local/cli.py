@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from local.commands import exits
+from local.commands.terminal import plain
 
 COMMANDS = {
     "up": "local.commands.up:up",
@@ -21,6 +22,22 @@ COMMANDS = {
     "model": "local.commands.model:model",
     "eval": "local.commands.evaluate:evaluate",
 }
+
+
+class Utf8Text(click.types.StringParamType):
+    """Text that can be sent: an argument may hold any bytes, and Python keeps those it can't read.
+
+    Paths are not text: a file's name may be any bytes.
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The same text, when it is UTF-8."""
+        from lookalike.core.attributes import is_text
+
+        text: str = super().convert(value, param, ctx)
+        if not is_text(text):
+            self.fail(f"“{plain(text)}” is not text in UTF-8.", param, ctx)
+        return text
 
 
 class LazyGroup(click.Group):
@@ -37,6 +54,7 @@ class LazyGroup(click.Group):
             return None
         module, _, name = path.partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
+        _check_texts(command)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -52,6 +70,16 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
             raise click.exceptions.Exit(exits.INTERRUPTED) from None
+
+
+def _check_texts(command: click.Command) -> None:
+    """Give every text that a command or its subcommands take the type `Utf8Text`."""
+    for param in command.params:
+        if param.type is click.STRING:
+            param.type = Utf8Text()
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _check_texts(inner)
 
 
 _EXIT_CODES = "; ".join(f"{code}: {meaning}" for code, meaning in exits.MEANINGS.items())

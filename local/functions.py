@@ -13,6 +13,7 @@ FUNCTION_WITHOUT_LOCAL_EFFECT = {
     "Architectures": "the machine has the one it has",
     "CodeUri": "functions run from the source folder",
     "Description": "for people",
+    "EventInvokeConfig": "a schedule waits for its run and does not repeat it",
     "EphemeralStorage": "the temporary folder is the machine's",
     "Layers": "functions import what is installed",
     "LoggingConfig": "functions log to files",

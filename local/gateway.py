@@ -16,6 +16,8 @@ from local.serving import read_body
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """API Gateway's limit of a request's body."""
+MAX_URL_CHARACTERS = 16_384
+"""Path and query together; API Gateway takes 10,240 bytes of request line and headers."""
 
 
 class Refused(Exception):
@@ -62,6 +64,8 @@ class Gateway:
         return response
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> ProxyAnswer:
+        if len(request.raw_path) > MAX_URL_CHARACTERS:
+            raise Refused("DEFAULT_4XX", 400, "Request URL Too Long")
         raw_path, _, query = request.raw_path.partition("?")
         found = self._api.find(raw_path)
         if found is None:

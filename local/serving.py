@@ -9,7 +9,10 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 LOOPBACK = "127.0.0.1"
-MAX_LINE_BYTES = 16_384
+MAX_LINE_BYTES = 1_048_576
+"""The request line's; longer ones aiohttp refuses in words of its own, before any handler."""
+MAX_FIELD_BYTES = 16_384
+"""A header's."""
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
@@ -29,11 +32,11 @@ async def listen(
         # A body is passed on as it was sent: "Content-Encoding: gzip" belongs to the S3 object.
         auto_decompress=False,
         max_line_size=MAX_LINE_BYTES,
-        max_field_size=MAX_LINE_BYTES,
+        max_field_size=MAX_FIELD_BYTES,
     )
-    runner = web.ServerRunner(server)
+    runner = web.ServerRunner(server, shutdown_timeout=1.0)
     await runner.setup()
-    await web.TCPSite(runner, LOOPBACK, port, shutdown_timeout=1.0).start()
+    await web.TCPSite(runner, LOOPBACK, port).start()
     return runner
 
 

@@ -69,14 +69,15 @@ class Api:
         body = image.read_bytes()
         box = {} if crop is None else {"crop": list(crop)}
         if len(body) > MAX_BODY_BYTES:
-            return self._search_json({"upload_key": self._upload(image.name, body), **box}, query)
+            upload_key = self._upload(plain(image.name), body)
+            return self._search_json({"upload_key": upload_key, **box}, query)
         media_type = mimetypes.guess_type(image.name)[0] or ""
         if not media_type.startswith("image/"):
             media_type = "application/octet-stream"
         if crop is None:
             return self._call("POST", "/search", query, body, {"Content-Type": media_type})
         fields: Fields = {
-            "image": (image.name, body, media_type),
+            "image": (plain(image.name), body, media_type),
             "crop": ",".join(map(str, crop)),
         }
         form, content_type = urllib3.encode_multipart_formdata(fields)
@@ -94,7 +95,7 @@ class Api:
         form = self._call("POST", "/uploads", {}, b"", {"Content-Type": "application/json"})
         if len(body) > form["max_bytes"]:
             raise WrongUse(
-                f"{plain(name)} has {len(body) / 1e6:.1f} MB; "
+                f"{name} has {len(body) / 1e6:.1f} MB; "
                 f"a search takes at most {form['max_bytes'] / 1e6:.1f} MB."
             )
         fields: Fields = {**form["fields"], "file": (name, body, "application/octet-stream")}

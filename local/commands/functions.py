@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,16 @@ def compact(catalogue: str | None, data_dir: Path | None, as_json: bool) -> None
         raise click.exceptions.Exit(FAILED)
 
 
-def run_function(data_dir: Path | None, name: str, detail: dict[str, Any] | None = None) -> Any:
+def run_function(
+    data_dir: Path | None,
+    name: str,
+    detail: dict[str, Any] | None = None,
+    *,
+    notes_wait: bool = True,
+) -> Any:
     """Invoke a function of the local cloud by its logical id; gives what it returns.
+
+    A function that is running already is waited for, as long as `local.control` waits for answers.
 
     Parameters
     ----------
@@ -79,6 +88,8 @@ def run_function(data_dir: Path | None, name: str, detail: dict[str, Any] | None
         Logical id of the function.
     detail
         What is asked of it beside what it does on schedule.
+    notes_wait
+        Whether to say so when a run that is under way is waited for.
 
     Raises
     ------
@@ -89,10 +100,15 @@ def run_function(data_dir: Path | None, name: str, detail: dict[str, Any] | None
     Failed
         The function raised another error.
     """
-    from local.control import ControlError, invoke
+    from local.control import ControlError, invoke, status
     from local.scheduler import scheduled_event
 
     state = connect(data_dir).local()
+    if notes_wait:
+        with suppress(ControlError):  # then the invocation says so
+            running = status(state)["functions"].get(name)
+            if running and running["busy"] >= running["max_workers"]:
+                click.echo(f"{name} is running already; waiting for it to end.", err=True)
     try:
         outcome = invoke(state, name, scheduled_event("by-hand", datetime.now(UTC), detail))
     except ControlError as error:

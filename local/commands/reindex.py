@@ -103,7 +103,7 @@ def _run_and_watch(
 
     def call() -> None:
         try:
-            outcome.append(run_function(data_dir, "Reindex", detail))
+            outcome.append(run_function(data_dir, "Reindex", detail, notes_wait=False))
         except click.ClickException as error:
             outcome.append(error)
 

@@ -28,7 +28,7 @@ def read_box(
 
 
 @click.command(no_args_is_help=True)
-@click.argument("what", metavar="IMAGE|PRODUCT_ID")
+@click.argument("what", metavar="IMAGE|PRODUCT_ID", type=click.Path())
 @click.option("-k", default=10, show_default=True, help="How many products.")
 @click.option("--catalogue", default="default", show_default=True, help="Where to look.")
 @click.option(
@@ -63,13 +63,22 @@ def search(
     An argument that is a file is an image, any other is a product's id.
     """
     from local.commands.api import Api
+    from lookalike.core.attributes import is_text
 
     image = Path(what)
-    if not image.is_file():
+    try:
+        is_image, is_folder = image.is_file(), image.is_dir()
+    except OSError:  # such as an id that is too long for a file's name
+        is_image = is_folder = False
+    if not is_image:
         if crop is not None:
-            raise click.UsageError(f"--crop needs an image, and there is no file {what}.")
-        if image.is_dir():
-            raise click.UsageError(f"{what} is a folder; search takes one image.")
+            raise click.UsageError(f"--crop needs an image, and there is no file {plain(what)}.")
+        if is_folder:
+            raise click.UsageError(f"{plain(what)} is a folder; search takes one image.")
+        if not is_text(what):
+            raise click.UsageError(
+                f"There is no file {plain(what)}, and a product's id is text in UTF-8."
+            )
     given = {
         "k": k,
         "catalogue": catalogue,
@@ -79,7 +88,7 @@ def search(
     }
     query = {name: value for name, value in given.items() if value is not None}
     with Api(connect(data_dir).api()) as api:
-        if image.is_file():
+        if is_image:
             answer = api.search_image(image, query, crop)
         else:
             answer = api.search_product(what, query)

@@ -57,7 +57,6 @@ THRESHOLDS = Settings(
     head_rows=10,
     head_dim=16,
     nprobe=1_000_000,
-    shard_probes=1_000_000,
     settle_s=SETTLE_S,
     grace_s=GRACE_S,
     keep_generation_s=4 * GRACE_S,
@@ -418,7 +417,7 @@ def product_of(key: str) -> str:
 def shop(fresh_stores, toy_encoder_of, tmp_path, monkeypatch) -> type[Shop]:
     monkeypatch.setattr("lookalike.core.encoders.ENCODERS", {**ENCODERS, **TOYS})
     monkeypatch.setattr("lookalike.wiring.ThreadPoolExecutor", Inline)
-    monkeypatch.setattr("lookalike.core.base_build.LIST_ROWS", 3)
+    monkeypatch.setattr("lookalike.core.base_build.LISTS_PER_ROOT", 2.0)
 
     class Here(Shop):
         cache_dir = tmp_path

@@ -229,7 +229,6 @@ def test_an_exact_search_reads_every_row(system, photo):
     assert search(system, photo(3), k=5, exact=True) == search(system, photo(3), k=5)
     assert [options["exact"] for options in asked] == [True, False]
     assert asked[0]["nprobe"] == system.settings.nprobe
-    assert asked[0]["probes"] == system.settings.shard_probes
 
 
 def test_a_deletion_that_was_cut_short_is_finished_by_the_same_call(system, photo):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 
 from lookalike.core.base_build import BaseRows, build_base
-from lookalike.core.errors import Unavailable, Vanished
+from lookalike.core.errors import CorruptFile, Unavailable, Vanished
 from lookalike.core.head import encode_head, fit_head
 from lookalike.core.keys import base_key, content_digest, head_key, segment_key
 from lookalike.core.ports import Stores
 from lookalike.core.segment import Row, decode_segment, encode_segment
 from lookalike.core.types import BaseEntry, Generation, Manifest, Run, SegmentEntry, Shard
+from lookalike.services import live_index
 from lookalike.services.append import append_rows
 from lookalike.services.base_files import BaseFiles
 from lookalike.services.index_files import RETRY_S
@@ -83,7 +85,12 @@ class Shop:
         return Run(digest, len(numbers), len(data), self.clock.now)
 
     def base(
-        self, *numbers: int, head=None, head_name: str = "", encoder: str = "toy"
+        self,
+        *numbers: int,
+        head=None,
+        head_name: str = "",
+        encoder: str = "toy",
+        catalogue: str = "shop",
     ) -> BaseEntry:
         """A base that holds these rows."""
         rows = [row(number) for number in numbers]
@@ -99,7 +106,7 @@ class Shop:
             head=head_name,
             flat_rows=1000,
         )
-        self.stores.index.put(base_key("shop", built.digest), built.data, "")
+        self.stores.index.put(base_key(catalogue, built.digest), built.data, "")
         return BaseEntry(
             built.digest, len(rows), 1, len(built.data), built.head_bytes, len(rows), self.clock.now
         )
@@ -182,8 +189,9 @@ def test_the_registry_is_asked_for_what_is_new_only(shop, monkeypatch):
     assert asked == [0.0, at - SETTLE_S, 0.0, at + 1 - SETTLE_S]
 
 
-def test_an_append_that_took_long_is_not_missed(shop):
+def test_an_append_that_took_long_is_not_missed(shop, monkeypatch):
     """Its time is that of its beginning; others that began later are in the registry already."""
+    monkeypatch.setattr(live_index, "FULL_READ_S", 1e6)
     live = shop.index()
     slow = shop.append(0)
     shop.stores.registry.remove([slow])
@@ -194,6 +202,64 @@ def test_an_append_that_took_long_is_not_missed(shop):
     shop.stores.registry.add(slow)
     shop.clock.now += 1
     assert found(live.get(shop.generation)) == [0, 1]
+
+
+def test_an_append_of_a_clock_that_is_behind_is_seen_within_a_minute(shop):
+    live = shop.index()
+    shop.append(0)
+    first = live.get(shop.generation)
+    now = shop.clock.now
+    shop.clock.now -= SETTLE_S + 2
+    shop.append(1)
+    for shop.clock.now in (now + 1, now + live_index.FULL_READ_S - 1):
+        assert live.get(shop.generation) is first
+    shop.clock.now = now + live_index.FULL_READ_S
+    assert found(live.get(shop.generation)) == [0, 1]
+
+
+def test_a_clock_that_was_put_back_stops_nothing(shop):
+    live = shop.index()
+    shop.append(0)
+    live.get(shop.generation)
+    shop.clock.now -= 3600
+    shop.append(1)
+    assert found(live.get(shop.generation)) == [0, 1]
+
+
+def test_catalogues_that_nobody_asks_for_leave_and_come_back(shop, monkeypatch):
+    monkeypatch.setattr(live_index, "MAX_CATALOGUES", 2)
+    live = shop.index()
+    generations = [replace(shop.generation, catalogue=f"shop{number}") for number in range(3)]
+    shop.generation = generations[0]
+    base = shop.base(0, 1, catalogue="shop0")
+    shop.put(shards=(Shard(base),))
+    for number, shop.generation in enumerate(generations[1:], 1):
+        shop.append(number)
+    held = weakref.ref(live.get(generations[0]).shards[0].base)
+    live.get(generations[1])
+    live.get(generations[0])
+    live.get(generations[2])
+    assert list(live._loaded) == ["shop0", "shop2"] and held() is not None
+    live.get(generations[1])
+    assert list(live._loaded) == ["shop2", "shop1"] and held() is None
+    assert found(live.get(generations[0])) == [0, 1]
+
+
+def test_rows_in_memory_are_limited_over_all_catalogues(shop, monkeypatch):
+    live = shop.index()
+    generations = [replace(shop.generation, catalogue=f"shop{number}") for number in range(3)]
+    for number, shop.generation in enumerate(generations):
+        shop.append(*range(number, number + 4))
+    live.get(generations[0])
+    size = live._loaded["shop0"].fresh_bytes
+    assert size > 4 * 4 * DIM
+    monkeypatch.setattr(live_index, "MAX_FRESH_BYTES", 2 * size)
+    for generation in generations[1:]:
+        live.get(generation)
+    assert list(live._loaded) == ["shop1", "shop2"]
+    monkeypatch.setattr(live_index, "MAX_FRESH_BYTES", size - 1)
+    assert found(live.get(generations[0])) == [0, 1, 2, 3]
+    assert list(live._loaded) == ["shop0"]
 
 
 def test_nothing_new_gives_the_same_index(shop):
@@ -293,6 +359,83 @@ def test_a_new_head_projects_everything_anew(shop):
     after = live.get(shop.generation)
     assert (before.head.dim_out, after.head.dim_out) == (DIM, 3)
     assert found(after) == [0, 1, 2] == found(before)
+
+
+@pytest.mark.parametrize("harm", ["gone", "altered"])
+def test_a_new_head_that_cannot_be_used_leaves_the_index_as_it_was(shop, reads, caplog, harm):
+    live = shop.index()
+    shop.append(0, 1, 2)
+    before = live.get(shop.generation)
+    data = encode_head(fit_head(np.stack([vector(number) for number in range(20)]), 3))
+    digest = content_digest(data)
+    name = head_key("shop", digest)
+    if harm == "altered":
+        shop.stores.index.put_object(name, data[:-1] + b"?")
+    shop.put(head=digest)
+    shop.append(3)
+    assert live.get(shop.generation) is before
+    assert name in caplog.text
+    with pytest.raises((Vanished, CorruptFile), match=name):
+        shop.index().get(shop.generation)
+    caplog.clear()
+    reads()
+    shop.clock.now += 1
+    assert live.get(shop.generation) is before
+    assert name not in reads() and name not in caplog.text
+    shop.stores.index.put_object(name, data)
+    shop.clock.now += RETRY_S
+    after = live.get(shop.generation)
+    assert after.head.dim_out == 3
+    assert found(after) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("harm", ["gone", "altered"])
+def test_a_base_that_is_lost_while_it_is_used_is_left_out_for_a_while(shop, reads, caplog, harm):
+    live = shop.index()
+    entry = shop.base(*range(50))
+    name = base_key("shop", entry.digest)
+    shop.put(shards=(Shard(entry, fresh=(shop.run(50),)),))
+    index = live.get(shop.generation)
+    body = shop.stores.index.get(name, 10**6)[1]
+    if harm == "gone":
+        shop.stores.index.delete(name)
+    else:
+        rest = bytes(255 - byte for byte in body[entry.head_bytes :])
+        shop.stores.index.put_object(name, body[: entry.head_bytes] + rest)
+    with pytest.raises((Vanished, CorruptFile), match=entry.digest):
+        found(index)
+    del index
+    live._bases.wait()
+    assert found(live.get(shop.generation, now=True)) == [50]
+    assert name in caplog.text
+    caplog.clear()
+    reads()
+    shop.append(51)
+    shop.clock.now += 1
+    assert found(live.get(shop.generation)) == [50, 51]
+    assert name not in reads() and name not in caplog.text
+    shop.stores.index.put_object(name, body)
+    shop.clock.now += RETRY_S
+    assert found(live.get(shop.generation)) == list(range(52))
+
+
+def test_rows_of_a_lost_base_are_searched_raw_until_it_can_be_read_again(shop, caplog):
+    live = shop.index()
+    entry = shop.base(0, 1)
+    name = base_key("shop", entry.digest)
+    body = shop.stores.index.get(name, 10**6)[1]
+    shop.stores.index.delete(name)
+    shop.put(shards=(Shard(entry, covered=(shop.run(0, 1),), fresh=(shop.run(2),)),))
+    assert found(live.get(shop.generation)) == [0, 1, 2]
+    assert name in caplog.text
+    shop.append(3)
+    shop.clock.now += 1
+    assert found(live.get(shop.generation)) == [0, 1, 2, 3]
+    shop.stores.index.put_object(name, body)
+    shop.clock.now += RETRY_S
+    index = live.get(shop.generation)
+    assert found(index) == [0, 1, 2, 3]
+    assert index.shards[0].base is not None and len(index.shards[0].fresh) == 1
 
 
 def test_a_merge_between_registry_and_bucket_is_read_again(shop, monkeypatch):

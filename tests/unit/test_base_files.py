@@ -14,9 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lookalike.core.base import Base
 from lookalike.core.base_build import BaseRows, BuiltBase, build_base
 from lookalike.core.errors import CorruptFile, Unavailable, Vanished
 from lookalike.core.filters import parse_filter
+from lookalike.core.head import Head
+from lookalike.core.index import Candidate, FreshRows
+from lookalike.core.search_index import SearchIndex, ShardIndex
 from lookalike.services import base_files, ranged_file
 from lookalike.services.base_files import BaseFiles
 from lookalike.services.ranged_file import Spans
@@ -88,14 +92,24 @@ def opened(files: BaseFiles, file: BuiltBase):
     return files.open(key(file), len(file.data), file.head_bytes)
 
 
+def search(base: Base, query: np.ndarray, limit: int, **options) -> list[Candidate]:
+    """Search one base as a generation's index does."""
+    rows = FreshRows(base.encoder, Head.identity(base.dim))
+    return SearchIndex(rows.head, [ShardIndex(base, rows)], rows).search(query, limit, **options)
+
+
 def answers(base):
     asked = parse_filter({"n": {"lt": 4}})
     return [
-        *(base.search(query, 5, nprobe=2) for query in QUERIES),
-        *(base.search(query, 5, nprobe=2, filter=asked) for query in QUERIES[:3]),
-        base.search(QUERIES[0], 5, nprobe=1, exact=True),
+        *(search(base, query, 5, nprobe=2) for query in QUERIES),
+        *(search(base, query, 5, nprobe=2, filter=asked) for query in QUERIES[:3]),
+        search(base, QUERIES[0], 5, nprobe=1, exact=True),
         base.embedding("shop/p00007/front.jpg", f"{7:016x}").tolist(),
     ]
+
+
+def disk_bytes(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.iterdir() if path.is_file())
 
 
 def copies(folder: Path) -> set[str]:
@@ -120,7 +134,7 @@ def test_opening_reads_the_head_and_a_query_a_few_lists(tmp_path, pool, store):
     files = BaseFiles(store, tmp_path, LIMIT, pool)
     base = opened(files, FILES[0])
     assert store.bytes_read == FILES[0].head_bytes
-    base.search(QUERIES[0], 1, nprobe=2)
+    search(base, QUERIES[0], 1, nprobe=2)
     assert FILES[0].head_bytes < store.bytes_read < SIZE / 3
     store.gate.set()
     files.wait()
@@ -192,7 +206,7 @@ def test_an_altered_object_is_refused_by_name(tmp_path, pool):
         store.objects[key(FILES[0])] = bytes(altered)
         files = BaseFiles(store, tmp_path, LIMIT, pool)
         with pytest.raises(CorruptFile, match=FILES[0].digest):
-            opened(files, FILES[0]).search(QUERIES[0], 5, nprobe=1, exact=True)
+            search(opened(files, FILES[0]), QUERIES[0], 5, nprobe=1, exact=True)
         files.wait()
     assert not (tmp_path / f"{FILES[0].digest}.base").exists()
 
@@ -211,9 +225,27 @@ def test_an_object_that_has_left_is_said_so(tmp_path, pool, store):
     base = opened(files, FILES[0])
     store.objects.clear()
     with pytest.raises(Vanished, match=FILES[0].digest):
-        base.search(QUERIES[0], 5, nprobe=2)
+        search(base, QUERIES[0], 5, nprobe=2)
     with pytest.raises(Vanished):
         opened(files, FILES[1])
+
+
+@pytest.mark.parametrize("error", [CorruptFile, Vanished])
+def test_a_base_that_is_lost_is_known_to_be_until_it_is_opened_again(tmp_path, pool, store, error):
+    files, name, whole = BaseFiles(store, tmp_path, LIMIT, pool), key(FILES[0]), FILES[0].data
+    base = opened(files, FILES[0])
+    assert not files.is_lost(name) and not files.is_lost("bases/shop/none.base")
+    store.objects[name] = whole[: FILES[0].head_bytes] + bytes(SIZE - FILES[0].head_bytes)
+    if error is Vanished:
+        del store.objects[name]
+    with pytest.raises(error):
+        search(base, QUERIES[0], 5, nprobe=2)
+    assert files.is_lost(name)
+    store.objects[name] = whole
+    again = opened(files, FILES[0])
+    assert again is not base and not files.is_lost(name)
+    assert len(search(again, QUERIES[0], 5, nprobe=2)) == 5
+    files.wait()
 
 
 def test_a_search_goes_on_after_the_store_comes_back(tmp_path, pool, store):
@@ -221,9 +253,9 @@ def test_a_search_goes_on_after_the_store_comes_back(tmp_path, pool, store):
     base = opened(files, FILES[0])
     store.down = True
     with pytest.raises(Unavailable):
-        base.search(QUERIES[0], 5, nprobe=2)
+        search(base, QUERIES[0], 5, nprobe=2)
     store.down = False
-    assert len(base.search(QUERIES[0], 5, nprobe=2)) == 5
+    assert len(search(base, QUERIES[0], 5, nprobe=2)) == 5
 
 
 def test_the_copies_opened_least_recently_make_room(tmp_path, pool, store):
@@ -242,13 +274,83 @@ def test_the_copies_opened_least_recently_make_room(tmp_path, pool, store):
     assert copies(tmp_path) == {f"{FILES[0].digest}.base", f"{FILES[2].digest}.base"}
 
 
+def test_newer_bases_take_the_room_of_those_that_nobody_searches(
+    tmp_path, pool, store, monkeypatch
+):
+    """Whole bases fill the limit and are held; the room is theirs for as long as they are used."""
+    files = BaseFiles(store, tmp_path, int(2.5 * SIZE), pool)
+    bases = [opened(files, file) for file in FILES]
+    expected = []
+    for base in bases:
+        expected.append(answers(base))
+        files.wait()
+    names = [f"{file.digest}.base" for file in FILES]
+    assert {name for name in copies(tmp_path) if name.endswith(".base")} == set(names[:2])
+    answers(bases[0])
+    monkeypatch.setattr(files._files[key(FILES[1])], "last_used", 0.0)
+    search(bases[2], QUERIES[0], 5, nprobe=40)
+    files.wait()
+    assert copies(tmp_path) == {names[0], names[2]}
+    assert [answers(base) for base in bases] == expected
+
+
+def test_copies_that_nobody_holds_make_room_for_parts(tmp_path, pool, store):
+    limit = int(1.1 * SIZE)
+    files = BaseFiles(store, tmp_path, limit, pool)
+    first = opened(files, FILES[0])
+    answers(first)
+    files.wait()
+    second = opened(files, FILES[1])
+    expected = answers(second)
+    files.wait()
+    assert f"{FILES[0].digest}.base" in copies(tmp_path)  # it is used
+    assert disk_bytes(tmp_path) <= limit + 50 * 4096
+    del first
+    gc.collect()
+    third = opened(files, FILES[2])
+    store.gate.clear()
+    store.largest = 20_000
+    search(third, QUERIES[0], 1, nprobe=2)
+    assert not list(tmp_path.glob("*.base"))
+    store.gate.set()
+    files.wait()
+    assert [path.stem for path in tmp_path.glob("*.base")] == [FILES[2].digest]
+    assert answers(second) == expected
+
+
+def test_copies_and_parts_together_stay_within_the_limit(tmp_path, pool, store):
+    limit = int(1.4 * SIZE)
+    files = BaseFiles(store, tmp_path, limit, pool)
+    bases = [opened(files, file) for file in FILES]
+    expected = [answers(opened(BaseFiles(Store(f), tmp_path / "x", LIMIT, pool), f)) for f in FILES]
+    for _ in range(3):
+        for base, wanted in zip(bases, expected, strict=True):
+            assert answers(base) == wanted
+            files.wait()
+            gc.collect()
+            assert disk_bytes(tmp_path) <= limit + 100 * 4096
+    assert len(list(tmp_path.glob("*.base"))) == 1
+
+
+def test_a_copy_in_use_is_dated_anew(tmp_path, pool, store, monkeypatch):
+    files = BaseFiles(store, tmp_path, LIMIT, pool)
+    base = opened(files, FILES[0])
+    answers(base)
+    files.wait()
+    path = tmp_path / f"{FILES[0].digest}.base"
+    monkeypatch.setattr(ranged_file, "TOUCH_S", 0.0)
+    os.utime(path, (1, 1))
+    search(base, QUERIES[0], 1, nprobe=2)
+    assert path.stat().st_mtime > 1
+
+
 def test_a_base_beyond_the_limit_is_never_whole_and_answers_the_same(tmp_path, pool, store):
     expected = answers(opened(BaseFiles(store, tmp_path / "a", LIMIT, pool), FILES[0]))
     limit = SIZE // 4
     files = BaseFiles(store, tmp_path / "b", limit, pool)
     base = opened(files, FILES[0])
     for query in QUERIES:
-        base.search(query, 5, nprobe=2)
+        search(base, query, 5, nprobe=2)
         used = sum(path.stat().st_blocks * 512 for path in (tmp_path / "b").glob("*.part"))
         # Old parts go with the arrays that hold them; a block of the disk is 4 kB.
         assert used <= 2 * limit + 50 * 4096
@@ -264,7 +366,7 @@ def test_bases_together_hold_no_more_than_the_limit(tmp_path, pool, store):
     expected = [answers(opened(BaseFiles(Store(f), tmp_path / "x", LIMIT, pool), f)) for f in FILES]
     for _ in range(2):
         for base, wanted in zip(bases, expected, strict=True):
-            assert [base.search(query, 5, nprobe=2) for query in QUERIES] == wanted[: len(QUERIES)]
+            assert [search(base, query, 5, nprobe=2) for query in QUERIES] == wanted[: len(QUERIES)]
             held = sum(file.held_bytes for file in files._files.values())
             assert held <= limit
     files.wait()
@@ -276,7 +378,7 @@ def test_what_nobody_searches_any_more_is_not_fetched(tmp_path, pool, store, mon
     store.largest = SIZE // 6
     files = BaseFiles(store, tmp_path, LIMIT, pool)
     base = opened(files, FILES[0])
-    base.search(QUERIES[0], 1, nprobe=2)
+    search(base, QUERIES[0], 1, nprobe=2)
     del base
     gc.collect()
     store.gate.set()
@@ -333,7 +435,7 @@ def test_parts_of_a_process_that_was_killed_are_removed(tmp_path, pool, store):
     base = opened(files, FILES[0])
     BaseFiles(store, tmp_path, LIMIT, pool)  # leaves the part that is in use
     assert len(copies(tmp_path)) == 1 and "x.part" not in copies(tmp_path)
-    assert len(base.search(QUERIES[0], 5, nprobe=2)) == 5
+    assert len(search(base, QUERIES[0], 5, nprobe=2)) == 5
     files.wait()
 
 

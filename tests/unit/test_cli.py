@@ -84,6 +84,23 @@ def test_errors_become_a_line_and_an_exit_code(
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("reindex", "--catalogue", "\udcff"),
+        ("failures", "--catalogue", "\udcff"),
+        ("failures", "retry", "a.jpg", "\udcff"),
+        ("upload", ".", "--catalogue", "\udcff"),
+        ("compact", "--catalogue", "\udcff"),
+        ("model", "build", "\udcff"),
+    ],
+)
+def test_texts_must_be_utf8_in_every_command(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == exits.USAGE
+    assert "“�” is not text in UTF-8." in result.output
+
+
 def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from local.cli import main; main()", "search", "x"],

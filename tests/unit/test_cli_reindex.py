@@ -62,6 +62,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, di
         for module in ("functions", "reindex"):
             monkeypatch.setattr(f"local.commands.{module}.connect", lambda data_dir: found)
         monkeypatch.setattr("local.control.invoke", invoke)
+        monkeypatch.setattr("local.control.status", lambda state: {"functions": {}})
         monkeypatch.setattr("local.commands.reindex._PAUSE_S", 0.0)
         return asked
 
@@ -155,6 +156,19 @@ def test_compact_says_what_it_did(answers: Any) -> None:
     assert result.exit_code == 0 and "1,200 segments with 5 rows merged" in result.output
     assert json.loads(run("compact", "--json").stdout) == COMPACTED
     assert asked == [("Compact", {"catalogue": "shop"}), ("Compact", {})]
+
+
+@pytest.mark.parametrize(("busy", "said"), [(1, True), (0, False)])
+def test_a_function_that_is_running_already_is_waited_for(
+    answers: Any, monkeypatch: pytest.MonkeyPatch, busy: int, said: bool
+) -> None:
+    asked = answers(COMPACTED)
+    pools = {"Compact": {"busy": busy, "max_workers": 1}}
+    monkeypatch.setattr("local.control.status", lambda state: {"functions": pools})
+    result = run("compact", "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout) == COMPACTED
+    assert ("running already" in result.stderr) is said
+    assert asked == [("Compact", {})]
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,34 @@ def test_wrong_use(api: FakeApi, arguments: tuple[str, ...]) -> None:
     assert not api.requests
 
 
+def test_an_id_that_is_too_long_for_a_files_name_is_a_product(api: FakeApi) -> None:
+    assert run("a" * 300).exit_code == 0
+    assert json.loads(api.requests[0][3]) == {"product_id": "a" * 300}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("\udcff",), "There is no file �, and a product's id is text in UTF-8."),
+        (("x", "--filter", "a=\udcff"), "'--filter': “a=�” is not text in UTF-8."),
+        (("x", "--catalogue", "\udcff"), "'--catalogue': “�” is not text in UTF-8."),
+        (("x", "--crop", "\udcff"), "'--crop': “�” is not text in UTF-8."),
+        (("\udcff", "--crop", "0,0,1,1"), "there is no file �."),
+    ],
+)
+def test_arguments_that_are_not_utf8(api: FakeApi, arguments: tuple[str, ...], says: str) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, says in result.output) == (2, True), result.output
+    assert not api.requests
+
+
+@pytest.mark.parametrize("crop", [(), ("--crop", "0,0,1,1")])
+def test_an_images_name_may_be_any_bytes(api: FakeApi, crop: tuple[str, ...]) -> None:
+    Path("\udcff.png").write_bytes(b"pixels")
+    assert run("\udcff.png", *crop).exit_code == 0
+    assert b"pixels" in api.requests[0][3]
+
+
 MANIFEST = """file,split,product_id,category
 catalogue/a.jpg,catalogue,boot-1,shoes
 catalogue/b.jpg,catalogue,boot-2,shoes

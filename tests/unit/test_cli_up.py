@@ -97,6 +97,7 @@ def test_up_prints_the_addresses_and_what_to_do_next(fake: FakeCloud, tmp_path: 
     assert result.stderr.endswith("Stopped.\n")
     assert fake.options is not None
     assert dict(fake.options.environment) == {
+        "LOOKALIKE_CACHE_DIR": str(tmp_path / ".lookalike" / "bases"),
         "LOOKALIKE_MODEL_DIR": str(tmp_path / "models"),
         "LOOKALIKE_PRECISION": "int8",
     }

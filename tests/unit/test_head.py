@@ -91,6 +91,42 @@ def test_no_more_shards_than_rows():
     assert with_shards(Head.identity(8), raw, 1).shards == 1
 
 
+def test_shards_that_get_too_much_are_split_further():
+    rng = np.random.default_rng(5)
+    centres = normalized(rng.normal(size=(30, 16)))
+    chosen = rng.choice(30, 4000, p=(p := np.arange(1, 31.0) ** -1.2) / p.sum())
+    raw = (centres[chosen] + 0.15 * rng.normal(size=(4000, 16))).astype(np.float32)
+    head = Head.identity(16)
+
+    def counts(routed: Head) -> np.ndarray:
+        return np.bincount(routed.route(head.project(raw)), minlength=routed.shards)
+
+    as_asked = counts(with_shards(head, raw, 8))
+    assert as_asked.max() > 0.2 * 4000, "or there is nothing to split"
+    split = counts(with_shards(head, raw, 8, share=0.2))
+    assert 8 < len(split) <= 16 and split.max() <= 0.2 * 4000 and split.min() > 0
+
+
+def test_rows_that_are_alike_are_not_split():
+    raw = np.concatenate([np.repeat(rows(1, 8), 90, axis=0), rows(10, 8, 3)])
+    head = with_shards(Head.identity(8), raw, 3, share=0.2)
+    assert head.shards <= 6
+    found = np.bincount(head.route(head.project(raw)), minlength=head.shards)
+    assert found.max() >= 90
+
+
+def test_the_origin_makes_the_name_one_of_a_kind_and_changes_nothing_else():
+    head = fit_head(rows(20, 4), 2)
+    files = {
+        encode_head(head, built_at=built_at, generation=generation)
+        for built_at in (0.0, 1.5, 2.5)
+        for generation in ("", "g1", "g2")
+    }
+    assert len(files) == 9
+    for data in files:
+        assert encode_head(decode_head(data, "h")) == encode_head(head)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(2, 40), st.integers(2, 12), st.integers(1, 5), st.booleans())
 def test_round_trip(count, dim, shards, fitted):

@@ -299,6 +299,8 @@ def test_no_content_type_is_json_as_api_gateway_has_it() -> None:
         ({"colour": ["red"]}, "colour"),
         ({"min_score": ["nan"]}, "min_score"),
         ({"catalogue": ["\udcff"]}, "catalogue"),
+        ({"filter": ["a=\ufffd\ufffd"]}, "filter"),
+        ({"catalogue": ["caf\ufffd"]}, "catalogue"),
         ({"catalogue": ["a" * 256]}, "catalogue"),
         ({"filter": ["a" * 10_000]}, "filter"),
         ({"exact": ["maybe"]}, "exact"),

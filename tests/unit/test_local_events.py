@@ -11,6 +11,9 @@ from local.api_definition import read_api
 from local.pollers import failed_items, record, retry_delay_s
 from local.proxy_event import MalformedAnswer, ProxyRequest, build_event, read_answer
 from local.template import Template, TemplateError
+from lookalike.core.errors import InvalidRequest
+from lookalike.http.parameters import SimilarParameters
+from lookalike.http.validation import query_parameters
 
 MESSAGE = {
     "MessageId": "m1",
@@ -111,6 +114,13 @@ def test_a_proxy_event_keeps_every_value_and_the_paths_encoding() -> None:
     assert event["requestContext"]["resourcePath"] == "/products/{id}"
     assert event["requestContext"]["identity"]["sourceIp"] == "127.0.0.1"
     assert event["requestContext"]["requestTimeEpoch"] == 1767323045000
+
+
+@pytest.mark.parametrize("query", ["filter=a=%ff%fe", "filter=a%3D%C3", "filter=a=\udcff"])
+def test_a_query_that_is_not_utf8_is_refused_by_the_function(query: str) -> None:
+    event = build_event(request(query=query), ())
+    with pytest.raises(InvalidRequest, match="“filter” is not valid UTF-8"):
+        query_parameters(event["multiValueQueryStringParameters"], SimilarParameters)
 
 
 @pytest.mark.parametrize(

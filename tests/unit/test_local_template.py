@@ -6,6 +6,7 @@ import pytest
 
 from local.functions import read_functions
 from local.properties import Properties
+from local.runtime import concurrency
 from local.template import Template, TemplateError
 
 ENDPOINT = "http://127.0.0.1:5000/"
@@ -135,6 +136,15 @@ def test_reads_functions_with_their_events() -> None:
         ("pre-q", 7, 3)
     ]
     assert [schedule.expression for schedule in read.schedules] == ["rate(5 minutes)"]
+
+
+def test_a_function_runs_no_more_often_at_a_time_than_the_template_allows() -> None:
+    body = {"Handler": "a.b", "ReservedConcurrentExecutions": 1}
+    read = read_functions(
+        template({"F": {"Type": "AWS::Serverless::Function", "Properties": body}})
+    )
+    assert concurrency(read["F"], 4) == 1
+    assert concurrency(read["Function"], 4) == 4
 
 
 @pytest.mark.parametrize(

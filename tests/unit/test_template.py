@@ -230,6 +230,13 @@ def test_limits_of_the_functions(resources: Json) -> None:
         "Compact": (3008, 900),
         "Reindex": (3008, 900),
     }
+    for name in ("Compact", "Reindex"):
+        # A run may take as long as fifteen scheduled ones: they neither overlap nor queue up.
+        assert functions[name]["ReservedConcurrentExecutions"] == 1
+        assert functions[name]["EventInvokeConfig"] == {
+            "MaximumEventAgeInSeconds": 60,
+            "MaximumRetryAttempts": 0,
+        }
     schedules = {"Sweep": "15 minutes", "Compact": "1 minute", "Reindex": "1 minute"}
     for name, period in schedules.items():
         (event,) = resources[name]["Properties"]["Events"].values()

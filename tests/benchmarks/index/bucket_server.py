@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
@@ -90,7 +91,8 @@ def bucket_server(folder: Path, wire: SlowWire) -> Iterator[str]:
         def _answer(
             self, status: int, body: bytes, headers: dict[str, str], length: int | None = None
         ) -> None:
-            wire.carry(len(body))
+            begun = time.perf_counter()
+            wire.carry(len(body), begun)
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)

@@ -37,6 +37,7 @@ class Contender(ABC):
 
     setting: ClassVar[str] = ""
     efforts: Sequence[int] = ()
+    has_background: ClassVar[bool] = False  # whether it fetches more than a search waits for
     rewrites: ClassVar[bool] = False  # whether a durable append writes all of the index
 
     def __init__(self, folder: Path, vectors: Vectors) -> None:
@@ -67,13 +68,20 @@ class Contender(ABC):
         """Make appended rows searchable, where `append` does not."""
         return
 
+    def exact(self, query: Float32, condition: Filter) -> list[int] | None:
+        """What its own search of every row finds; None where there is none to choose."""
+        return None
+
     def default_effort(self) -> int | None:
         """The effort that it comes with; None lets the benchmark choose by recall."""
         return None
 
     @contextmanager
-    def opened_remote(self, scratch: Path, wire: SlowWire) -> Iterator[bool]:
-        """Make ready to search with the files behind the wire; False where that cannot be."""
+    def opened_remote(self, scratch: Path, wire: SlowWire, background: bool) -> Iterator[bool]:
+        """Make ready to search with the files behind the wire; False where that cannot be.
+
+        Without ``background`` only what a search waits for is fetched.
+        """
         yield False
 
     def fetch(self, target: Path, wire: SlowWire) -> None:

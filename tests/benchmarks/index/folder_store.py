@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,15 @@ class RemoteObjectStore:
         self._wire = wire
 
     def get(self, key: str, max_bytes: int) -> tuple[ObjectInfo, bytes] | None:
+        begun = time.perf_counter()
         found = self._store.get(key, max_bytes)
-        self._wire.carry(len(found[1]) if found else 0)
+        self._wire.carry(len(found[1]) if found else 0, begun)
         return found
 
     def get_range(self, key: str, start: int, length: int) -> bytes | None:
+        begun = time.perf_counter()
         data = self._store.get_range(key, start, length)
-        self._wire.carry(len(data or b""))
+        self._wire.carry(len(data or b""), begun)
         return data
 
     def __getattr__(self, name: str) -> Any:

@@ -56,7 +56,7 @@ class LanceTable(Contender):
         return search.select(["id", "_distance"]).to_arrow()["id"].to_pylist()
 
     @contextmanager
-    def opened_remote(self, scratch: Path, wire: SlowWire) -> Iterator[bool]:
+    def opened_remote(self, scratch: Path, wire: SlowWire, background: bool) -> Iterator[bool]:
         with bucket_server(self.folder, wire) as url:
             self.table = lancedb.connect(
                 "s3://b/", storage_options={"aws_endpoint": url, **_ACCESS}

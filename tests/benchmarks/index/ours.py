@@ -38,6 +38,7 @@ class Ours(Contender):
     """Append into stores in memory. Every query asks `LiveIndex` first, as the service does."""
 
     setting = "nprobe"
+    has_background = True
     efforts = tuple(sorted({1, 4, 8, 16, 32, 64, Settings().nprobe}))
 
     def build(self) -> None:
@@ -59,9 +60,12 @@ class Ours(Contender):
         wanted = None
         if condition:
             wanted = parse_filter({condition.attribute: {"lt": condition.bound}})
-        found = self._index().search(
-            query, K, nprobe=effort, probes=self._settings.shard_probes, filter=wanted
-        )
+        found = self._index().search(query, K, nprobe=effort, filter=wanted)
+        return [key_of(candidate.key) for candidate in found]
+
+    def exact(self, query: Float32, condition: Filter) -> list[int] | None:
+        wanted = parse_filter({condition.attribute: {"lt": condition.bound}})
+        found = self._index().search(query, K, filter=wanted, exact=True)
         return [key_of(candidate.key) for candidate in found]
 
     def default_effort(self) -> int | None:
@@ -80,7 +84,9 @@ class Ours(Contender):
         self._next += len(embeddings)
 
     def after_appends(self) -> None:
-        self._index(now=True)
+        # Half a minute of refreshes: appended rows are filed a part at a time.
+        for _ in range(round(30 / self._settings.refresh_s)):
+            self._index(now=True)
 
     def size_bytes(self) -> dict[str, int]:
         def total(folder: str) -> int:
@@ -90,11 +96,14 @@ class Ours(Contender):
         return {"base": total("bases"), "raw segments": total("segments")}
 
     @contextmanager
-    def opened_remote(self, scratch: Path, wire: SlowWire) -> Iterator[bool]:
+    def opened_remote(self, scratch: Path, wire: SlowWire, background: bool) -> Iterator[bool]:
         self._cache = scratch
         store = RemoteObjectStore(FolderObjectStore(self._objects), wire)
+        # A base is fetched in the background if a copy of it fits.
+        smallest = min(path.stat().st_size for path in self._objects.rglob("*.base"))
+        limit = None if background else smallest - 1
         # The registry's one read is no GET of the bucket and not delayed.
-        self._serve(store, self._registry_of(MemoryRegistry()))
+        self._serve(store, self._registry_of(MemoryRegistry()), limit)
         yield True
 
     def fetch(self, target: Path, wire: SlowWire) -> None:
@@ -110,14 +119,16 @@ class Ours(Contender):
         registry.put_manifest(msgspec.json.decode(encoded, type=Manifest))
         return registry
 
-    def _serve(self, store: ObjectStore, registry: Registry) -> None:
+    def _serve(
+        self, store: ObjectStore, registry: Registry, cache_bytes: int | None = None
+    ) -> None:
         self._settings = Settings()
         self._store, self._registry = store, registry
         encoded = (self.folder / "generation.json").read_bytes()
         self._generation = msgspec.json.decode(encoded, type=Generation)
         pool = ThreadPoolExecutor(_CALLS_AT_ONCE)
         fetchers = ThreadPoolExecutor(_RANGES_AT_ONCE)
-        bases = BaseFiles(store, self._cache, self._settings.cache_bytes, fetchers)
+        bases = BaseFiles(store, self._cache, cache_bytes or self._settings.cache_bytes, fetchers)
         self._live = LiveIndex(
             store,
             registry,

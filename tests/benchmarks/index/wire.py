@@ -23,11 +23,16 @@ class SlowWire:
         self._is_cut = False
         self._lock = threading.Lock()
 
-    def carry(self, size_bytes: int) -> None:
-        """Wait as long as a GET of so many bytes takes; counts when it is done."""
+    def carry(self, size_bytes: int, begun: float) -> None:
+        """Wait until a GET of so many bytes that ``begun`` then would be done; count it then.
+
+        ``begun`` is of `time.perf_counter`: what reading and writing files took meanwhile is not
+        added, as on a real wire it goes on beside.
+        """
         if self._is_cut:
             raise ConnectionError("the wire is cut")
-        time.sleep(self.round_trip_s + size_bytes / self.bytes_per_s)
+        done = begun + self.round_trip_s + size_bytes / self.bytes_per_s
+        time.sleep(max(0.0, done - time.perf_counter()))
         with self._lock:
             self.gets += 1
             self.bytes += size_bytes
@@ -53,13 +58,14 @@ def fetch_whole(source: Path, target: Path, wire: SlowWire) -> None:
 
     def fetch(item: tuple[Path, Path, int, int]) -> None:
         path, copy, start, length = item
+        begun = time.perf_counter()
         with path.open("rb") as file:
             file.seek(start)
             data = file.read(length)
-        wire.carry(len(data))
         with copy.open("r+b") as file:
             file.seek(start)
             file.write(data)
+        wire.carry(len(data), begun)
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         list(pool.map(fetch, parts))

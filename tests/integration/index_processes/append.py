@@ -1,6 +1,7 @@
 """One embed function: uploads, overwrites and deletes products, some of which others write too.
 
-Prints, as JSON, what it left in the bucket: object key → name of the photo, null for deleted.
+Prints, as JSON, what it left in the bucket: object key → name of the photo, null for deleted; and
+how long its longest append took.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+import time
 
 from shop import CATALOGUE, draw
 
@@ -21,6 +23,7 @@ def main() -> None:
     rng = random.Random(worker)
     own: list[str] = []
     left: dict[str, str | None] = {}
+    longest_s = 0.0
     images = services().stores.images
     for batch in range(batches):
         keys = [f"{CATALOGUE}/{worker}-{batch}-{number}.jpg" for number in range(BATCH)]
@@ -37,8 +40,10 @@ def main() -> None:
                 images.put(key, draw(left[key]), "image/jpeg")
         own += keys[:BATCH]
         while keys:
+            start = time.monotonic()
             keys = list(services().ingest.reconcile(keys))
-    print(json.dumps(left))
+            longest_s = max(longest_s, time.monotonic() - start)
+    print(json.dumps({"left": left, "longest_s": longest_s}))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ class Settings:
     failures_table: str = "lookalike-failures"
     """Table of objects that could not be indexed."""
     registry_table: str = "lookalike-registry"
-    """Table of live segments."""
+    """Table of appended segments and manifests."""
     generations_table: str = "lookalike-generations"
-    """Table of each catalogue's current generation."""
+    """Table of each catalogue's generations and counts."""
     searches_table: str = "lookalike-searches"
     """Table of the search log."""
     ingest_queue_url: str = ""
@@ -58,10 +58,8 @@ class Settings:
     """Largest ``product.json``, in bytes."""
     refresh_s: float = 0.5
     """Seconds after which a query asks again for new segments and for its generation."""
-    nprobe: int = 20
-    """Inverted lists of a base that a query reads; more find more and cost more."""
-    shard_probes: int = 3
-    """Shards that a query reads when a catalogue has several."""
+    nprobe: int = 24
+    """Inverted lists that a query reads at least; of n shards √n times as many."""
     index_threads: int = 1
     """Threads of one index search."""
     cache_dir: str = ""
@@ -75,7 +73,7 @@ class Settings:
     flat_rows: int = 20_000
     """Rows up to which a base is one flat list; larger ones have inverted lists."""
     shard_rows: int = 500_000
-    """Rows of one shard beyond which a rebuild splits a catalogue into more of them."""
+    """Rows that a shard is meant for; a new generation gives a catalogue more shards in time."""
     head_rows: int = 1_000
     """Rows from which a catalogue gets a fitted head (centring and PCA); 0 turns that off."""
     head_dim: int = 256

@@ -132,7 +132,6 @@ def build_services(
         settings.url_expires_s,
         settings.refresh_s,
         settings.nprobe,
-        settings.shard_probes,
         ThreadPoolExecutor(1, thread_name_prefix="refresh"),
         ThreadPoolExecutor(2, thread_name_prefix="search-log"),
         clock,
@@ -151,7 +150,7 @@ def build_services(
     compaction = Compaction(stores, policy_of(CompactionPolicy, settings), pool, clock)
     photos = PhotoReader(stores, observer, encoder_of, pool, clock)
     generations = policy_of(GenerationPolicy, settings)
-    reindex = Reindex(stores, generations, settings.pooling, compaction, photos, clock)
+    reindex = Reindex(stores, generations, settings.pooling, compaction, photos, pool, clock)
     return Services(settings, stores, ingest, query, catalogue, uploads, sweep, compaction, reindex)
 
 

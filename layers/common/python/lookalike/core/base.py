@@ -23,13 +23,6 @@ from lookalike.core.index import Candidate
 
 __all__ = ["Base", "ByteSource"]
 
-ROWS_PER_RESULT = 8
-"""Rows that are scanned at least for each row that is asked for."""
-FILTERED_LISTS = 3
-"""Lists with passing rows that are read under a filter for each that is read without one.
-
-The neighbours that pass may be far from the query, and are then spread over more lists.
-"""
 RERANKED = 3
 """Rows that are scored again with their fine codes for each row that is asked for.
 
@@ -107,14 +100,35 @@ class Base:
         """Bring in and check the whole file; raises as `search` does."""
         self._parts.verify()
 
+    @property
+    def list_rows(self) -> Int64:
+        """(lists,) how many rows each inverted list has."""
+        return self._list_rows
+
+    def nearness(self, query: Float32) -> Float32:
+        """(lists,) inner product of each list's centroid with a (dim,) query.
+
+        Infinite for the one list of a flat base, which every query reads.
+        """
+        if self._head.lists == 1:
+            return np.full(1, np.inf, dtype=np.float32)
+        return np.asarray(self._head.centroids @ query)
+
+    def passing(self, filter: Filter) -> Int64:
+        """(lists,) how many rows of each list pass; raises as `search` does."""
+        return self._selections.of(filter).counts
+
+    def has(self, lists: Int64) -> bool:
+        """Whether these lists are here and have been checked."""
+        return self._parts.has(lists)
+
+    def bring(self, lists: Int64) -> None:
+        """Bring in lists that a search will read; raises as `search` does."""
+        for batch in self._parts.batches(lists):
+            self._parts.fetched(batch)
+
     def search(
-        self,
-        query: Float32,
-        limit: int,
-        *,
-        nprobe: int,
-        filter: Filter | None = None,
-        exact: bool = False,
+        self, query: Float32, limit: int, lists: Int64, filter: Filter | None = None
     ) -> list[Candidate]:
         """The ``limit`` rows nearest to a (dim,) L2-normalised query, best first, ties by key.
 
@@ -126,13 +140,10 @@ class Base:
             (dim,) float32, L2-normalised.
         limit
             At most so many rows; fewer only when no more rows pass.
-        nprobe
-            Inverted lists to read. More are read until as many rows pass the filter as that many
-            lists hold on average, so that a filter costs no recall.
+        lists
+            Numbers of the inverted lists to read, ascending.
         filter
             Only rows that pass.
-        exact
-            Read every list.
 
         Raises
         ------
@@ -144,11 +155,7 @@ class Base:
         query = np.ascontiguousarray(query, dtype=np.float32)
         selection = None if filter is None else self._selections.of(filter)
         counts = self._list_rows if selection is None else selection.counts
-        lists = (
-            np.flatnonzero(counts)
-            if exact or self._head.lists == 1
-            else self._probed(query, limit, nprobe, selection)
-        )
+        lists = lists[counts[lists] > 0]
         limit = min(limit, int(counts[lists].sum()))
         if limit < 1:
             return []
@@ -184,20 +191,6 @@ class Base:
                     decoded = self._decoded(block, np.asarray([place]))[0]
                     return np.asarray(decoded / max(np.linalg.norm(decoded), 1e-12), np.float32)
         return None
-
-    def _probed(
-        self, query: Float32, limit: int, nprobe: int, selection: Selection | None
-    ) -> Int64:
-        """The lists to read, ascending, without those that hold nothing."""
-        counts = self._list_rows if selection is None else selection.counts
-        nearest = np.argsort(-(self._head.centroids @ query), kind="stable")
-        wanted = max(nprobe * self.rows / self._head.lists, ROWS_PER_RESULT * limit)
-        enough = int(np.searchsorted(np.cumsum(counts[nearest]), wanted)) + 1
-        if selection is not None:
-            holding = np.flatnonzero(counts[nearest])[: FILTERED_LISTS * nprobe]
-            enough = max(enough, int(holding[-1]) + 1 if len(holding) else 0)
-        chosen = np.sort(nearest[: max(nprobe, enough)])
-        return np.asarray(chosen[counts[chosen] > 0])
 
     def _scan(
         self, query: Float32, lists: Int64, size: int, selection: Selection | None

@@ -106,6 +106,11 @@ class BaseParts:
         sizes = np.cumsum(self._sizes[numbers])
         return np.split(numbers, np.flatnonzero(np.diff(sizes // BATCH_BYTES)) + 1)
 
+    def has(self, numbers: Int64) -> bool:
+        """Whether these parts are here and have been checked."""
+        checked = self._checked.parts
+        return len(checked) > 0 and bool(checked[numbers].all())
+
     def fetched(self, numbers: Int64) -> UInt8:
         """The file, valid and unaltered in these parts.
 

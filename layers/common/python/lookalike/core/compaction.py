@@ -177,8 +177,11 @@ def swapped(
     shards: Sequence[Shard],
     head: tuple[str, int] | None = None,
     merged: Iterable[SegmentEntry] = (),
-) -> Manifest | None:
+) -> Manifest:
     """The manifest with other shards: what it no longer names is in ``replaced``.
+
+    Nothing that the shards name may be there already. Whatever compaction writes has a name of its
+    own, with the time in it, so it never is.
 
     Parameters
     ----------
@@ -192,18 +195,11 @@ def swapped(
         (digest, fitted rows) of another head.
     merged
         Appended segments whose rows are in the new shards.
-
-    Returns
-    -------
-    Manifest
-        None when it would name an object that is about to be deleted.
     """
     catalogue = catalogue_of_scope(manifest.scope)
     digest, fitted = head or (manifest.head, manifest.fitted_rows)
     after = replace(manifest, shards=tuple(shards), head=digest, fitted_rows=fitted)
     named = named_keys(after, ())
-    if named & manifest.replaced.keys():
-        return None
     gone = named_keys(manifest, ()) - named
     gone |= {segment_key(catalogue, entry.digest) for entry in merged} - named
     return replace(after, replaced={**manifest.replaced, **dict.fromkeys(sorted(gone), now)})
@@ -244,14 +240,6 @@ def room(manifest: Manifest) -> int:
 def replaced_bytes(key: str) -> int:
     """What a replaced key takes in a manifest."""
     return len(key) + _REPLACED_BYTES
-
-
-def is_orphan_turn(catalogue: str, now: float) -> bool:
-    """Whether orphans of a catalogue are looked for in this minute: once an hour, each at its own.
-
-    Listing the bucket is too much for every run, and an orphan costs nothing but its storage.
-    """
-    return int(now // 60) % 60 == sum(catalogue.encode()) % 60
 
 
 def _merge(

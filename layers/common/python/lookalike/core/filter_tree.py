@@ -213,8 +213,12 @@ def condition(attribute: str, operator: str, operand: object, where: str = "") -
     operands = operand if isinstance(operand, list | tuple) else (operand,)
     if several and operator in RANGES and len(operands) != 1:
         raise invalid(f"{operator} compares with one value; {len(operands)} are given.", where)
-    if (operator == "in" and not several) or not 0 < len(operands) <= MAX_VALUES:
+    if (operator == "in" and not several) or not operands:
         raise invalid(f"{operator} takes a list of 1 to {MAX_VALUES} values.", where)
+    if len(operands) > MAX_VALUES:
+        raise invalid(
+            f"a condition has at most {MAX_VALUES} values; {len(operands)} are given.", where
+        )
     # The type is a part of the key because True == 1.
     values = dict.fromkeys((type(item), item) for item in (_value(x, where) for x in operands))
     return Condition(name, "eq" if operator == "in" else operator, tuple(x for _, x in values))

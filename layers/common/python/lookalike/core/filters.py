@@ -96,8 +96,13 @@ def parse_filter_text(text: str) -> Filter:
         return Filter(root)
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise invalid(f"it begins like JSON but is none ({error}).") from None
+    except RecursionError:
+        raise invalid("its JSON is nested too deeply.") from None
+    except ValueError:
+        # Python's own words, of a whole number with over 4300 digits, name a call of Python's.
+        raise invalid("a number in its JSON has too many digits.") from None
     return parse_filter(value)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lookalike.core.head import MAX_FITTED_ROWS
-from lookalike.core.types import Build, Generation, Lineage, Manifest
+from lookalike.core.types import Build, Generation, Lineage, Manifest, Shard
 
 GROWTH = 8
 """How many times the rows of its fit a catalogue must have for another fit to be worth it."""
 OVERFULL = 1.25
 """How full shards may be, on average, before rows are routed to more of them."""
+SKEWED = 1.5
+"""How full the fullest shard may be, and how far it may grow from what a build could make of it."""
 FILLED = 0.75
 """How full shards of a new generation are."""
 USUAL_DIM = 256
@@ -61,7 +63,21 @@ def wanted(
             return "the head was fitted on far fewer rows than there are"
     if live_rows > OVERFULL * len(manifest.shards) * shard_capacity(dim, policy):
         return "the shards are too full"
+    # A build that could not split a shard is not worth another before there is more to split.
+    if fullest_rows(manifest) > SKEWED * max(shard_capacity(dim, policy), manifest.fullest_rows):
+        return "one shard is too full"
     return ""
+
+
+def fullest_rows(manifest: Manifest) -> int:
+    """Rows of the shard that has most of them."""
+    return max(map(shard_rows, manifest.shards), default=0)
+
+
+def shard_rows(shard: Shard) -> int:
+    """Rows of a shard's base and of the runs beside it."""
+    base_rows = shard.base.rows if shard.base else 0
+    return base_rows + sum(run.rows for run in shard.fresh)
 
 
 def shard_capacity(dim: int, policy: GenerationPolicy) -> int:
@@ -73,6 +89,11 @@ def shards_for(rows: int, dim: int, policy: GenerationPolicy) -> int:
     """How many shards a new generation of so many rows gets."""
     capacity = shard_capacity(dim, policy)
     return 1 if rows <= capacity else -int(-rows // (FILLED * capacity))
+
+
+def fullest_share(rows: int, dim: int, policy: GenerationPolicy) -> float:
+    """Which share of so many rows one shard of a new generation may have."""
+    return OVERFULL * shard_capacity(dim, policy) / max(rows, 1)
 
 
 def begun(lineage: Lineage, space: str, now: float) -> Lineage:

@@ -111,8 +111,10 @@ def fit_head(sample: Float32, dim: int) -> Head:
     return Head(width, len(kept), mean, kept)
 
 
-def with_shards(head: Head, sample: Float32, shards: int, seed: int = 0) -> Head:
-    """The head with centroids for ``shards`` shards, by spherical k-means.
+def with_shards(
+    head: Head, sample: Float32, shards: int, seed: int = 0, *, share: float = 1.0
+) -> Head:
+    """The head with centroids for ``shards`` shards or more, by spherical k-means.
 
     Parameters
     ----------
@@ -124,6 +126,9 @@ def with_shards(head: Head, sample: Float32, shards: int, seed: int = 0) -> Head
         How many; fewer are made when the sample has fewer rows.
     seed
         Of the k-means.
+    share
+        Most of the sample's rows that one shard should get. Shards of more are split in two, one
+        by one, until there are twice as many as asked for; rows that are all alike stay together.
     """
     shards = min(shards, len(sample))
     if shards <= 1:
@@ -131,27 +136,57 @@ def with_shards(head: Head, sample: Float32, shards: int, seed: int = 0) -> Head
     parts = [
         head.project(sample[start : start + _AT_ONCE]) for start in range(0, len(sample), _AT_ONCE)
     ]
+    embeddings = np.ascontiguousarray(np.concatenate(parts))
+    routed = replace(head, centroids=_clustered(embeddings, shards, seed))
+    whole: set[int] = set()
+    while routed.shards < 2 * shards:
+        shard_of = routed.route(embeddings)
+        counts = np.bincount(shard_of, minlength=routed.shards)
+        counts[list(whole)] = 0
+        fullest = int(counts.argmax())
+        if counts[fullest] <= max(share * len(embeddings), 1):
+            break
+        members = embeddings[shard_of == fullest]
+        halves = _clustered(members, 2, seed)
+        if len(np.unique((members @ halves.T).argmax(axis=1))) == 1:
+            whole.add(fullest)
+            continue
+        assert routed.centroids is not None
+        centroids = np.concatenate([routed.centroids, halves[1:]])
+        centroids[fullest] = halves[0]
+        routed = replace(head, centroids=centroids)
+    return routed
+
+
+def _clustered(embeddings: Float32, clusters: int, seed: int) -> Float32:
+    """(clusters, dim) float32 centroids of spherical k-means, L2-normalised."""
     kmeans = faiss.Kmeans(
-        head.dim_out,
-        shards,
+        embeddings.shape[1],
+        clusters,
         niter=_ROUNDS,
         spherical=True,
         seed=seed,
         min_points_per_centroid=1,
-        max_points_per_centroid=max(256, MAX_FITTED_ROWS // shards),
+        max_points_per_centroid=max(256, MAX_FITTED_ROWS // clusters),
     )
-    kmeans.train(np.ascontiguousarray(np.concatenate(parts)))
-    return replace(head, centroids=_normalized(np.asarray(kmeans.centroids)))
+    kmeans.train(np.ascontiguousarray(embeddings))
+    return _normalized(np.asarray(kmeans.centroids))
 
 
-def encode_head(head: Head) -> bytes:
-    """The file for a head."""
+def encode_head(head: Head, *, built_at: float = 0.0, generation: str = "") -> bytes:
+    """The file for a head.
+
+    ``built_at`` (epoch seconds) and the id of the generation make its name one of a kind; they are
+    left out where they are not given.
+    """
     header: dict[str, Any] = {
         "dim_in": head.dim_in,
         "dim_out": head.dim_out,
         "fitted": head.mean is not None,
         "shards": head.shards,
     }
+    origin = {"built_at": built_at, "generation": generation}
+    header |= {name: value for name, value in origin.items() if value}
     arrays = {"mean": head.mean, "components": head.components, "centroids": head.centroids}
     sections = {
         name: array.astype("<f4").tobytes() for name, array in arrays.items() if array is not None

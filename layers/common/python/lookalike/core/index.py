@@ -34,7 +34,7 @@ WAITING_ROWS = 256
 """Rows that may wait to be filed: searched exactly, they cost as much as those of the cells."""
 FILED_COMPARISONS = 1_000_000
 """Comparisons of a row with a cell at a time: they take about 20 ms."""
-MAX_CELLS = 4_096
+MAX_CELLS = 16_384
 """Cells beyond which finding the nearest ones costs more than reading all rows."""
 
 _ROWS_A_RESULT = 8

@@ -6,18 +6,25 @@ itself. A snapshot: nothing in it is ever taken away or moved, and rows are only
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import faiss
 import numpy as np
 
 from lookalike.core.base import Base
+from lookalike.core.base_layout import Int64
 from lookalike.core.errors import CorruptFile, LookalikeError, Vanished
 from lookalike.core.filters import Filter
 from lookalike.core.head import Head
 from lookalike.core.index import Candidate, FreshRows, best_first
+from lookalike.core.probing import lists_to_read
 from lookalike.core.segment import Float32
+
+_BASES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,6 @@ class SearchIndex:
         limit: int,
         *,
         nprobe: int = 1,
-        probes: int = 1,
         filter: Filter | None = None,
         exact: bool = False,
         missing: list[LookalikeError] | None = None,
@@ -84,9 +90,8 @@ class SearchIndex:
         limit
             At most so many rows; fewer only when there are no more.
         nprobe
-            Inverted lists of a base, and cells of other rows, that are read at least.
-        probes
-            Shards that are searched at least, the nearest ones; more when they hold too few rows.
+            Inverted lists of one shard that are read at least. Of several, the nearest lists of all
+            are read, √shards times as many: so many more there would be of one that holds all rows.
         filter
             Only rows with attributes that pass.
         exact
@@ -107,15 +112,14 @@ class SearchIndex:
         # Of the calling thread alone: FAISS takes every core unless it is told.
         faiss.omp_set_num_threads(self._threads)
         query = np.ascontiguousarray(query, dtype=np.float32)
-        order, probed = self.head.nearest_shards(query, len(self.shards)), max(probes, 1)
-        if exact or len(order) != len(self.shards):
-            # Rows that are not routed yet may be in any shard.
-            order, probed = list(range(len(self.shards))), len(self.shards)
         size = limit
         while True:
             drawn = _Drawn(limit, size)
-            for part in self._parts(order, probed, drawn):
-                drawn.ask(part, query, nprobe, filter, exact)
+            for base, lists in self._lists(query, size, nprobe, filter, exact, drawn.lost):
+                drawn.ask(partial(base.search, lists=lists), query, filter)
+            for rows in self.fresh:
+                fresh = partial(rows.search, nprobe=nprobe, exact=exact, floor=drawn.floor)
+                drawn.ask(fresh, query, filter)
             if drawn.lost and missing is None:
                 raise drawn.lost[0]
             # The same row may come from two parts, while a part has more to give.
@@ -152,21 +156,46 @@ class SearchIndex:
             missing += lost
         return None
 
-    def _parts(
-        self, order: Sequence[int], probed: int, drawn: _Drawn
-    ) -> Iterator[Base | FreshRows]:
-        """What is to be searched, one after the other: further shards only while rows lack."""
-        for position, number in enumerate(order):
-            if position == probed:
-                yield self.appended
-            if position >= probed and len(drawn.found) >= drawn.limit:
-                return
-            shard = self.shards[number]
-            if shard.base is not None:
-                yield shard.base
-            yield shard.fresh
-        if len(order) <= probed:
-            yield self.appended
+    def _lists(
+        self,
+        query: Float32,
+        size: int,
+        nprobe: int,
+        filter: Filter | None,
+        exact: bool,
+        lost: list[LookalikeError],
+    ) -> list[tuple[Base, Int64]]:
+        """The bases to search, each with its lists that are among the nearest of all."""
+        bases: list[Base] = []
+        passing: list[Int64] = []
+        for shard in self.shards:
+            if shard.base is None:
+                continue
+            try:
+                passing.append(shard.base.passing(filter) if filter else shard.base.list_rows)
+                bases.append(shard.base)
+            except (Vanished, CorruptFile) as error:
+                lost.append(error)
+        if exact or not bases:
+            return [(base, np.arange(len(base.list_rows))) for base in bases]
+        chosen = lists_to_read(
+            np.concatenate([base.nearness(query) for base in bases]),
+            np.concatenate([base.list_rows for base in bases]),
+            np.concatenate(passing) if filter else None,
+            size,
+            math.ceil(nprobe * math.sqrt(len(bases))),
+        )
+        ends = np.cumsum([len(base.list_rows) for base in bases])
+        parts = [np.flatnonzero(part) for part in np.split(chosen, ends[:-1])]
+        wanted = [(base, part) for base, part in zip(bases, parts, strict=True) if len(part)]
+        far = [(base, part) for base, part in wanted if not base.has(part)]
+        if len(far) > 1:
+            # All at once rather than one base after the other. What fails will fail again when it
+            # is searched, where errors are dealt with.
+            with ThreadPoolExecutor(min(len(far), _BASES_AT_ONCE)) as threads:
+                for base, part in far:
+                    threads.submit(base.bring, part)
+        return wanted
 
 
 @dataclass(slots=True)
@@ -181,24 +210,14 @@ class _Drawn:
     floor: float = -np.inf
 
     def ask(
-        self,
-        part: Base | FreshRows,
-        query: Float32,
-        nprobe: int,
-        filter: Filter | None,
-        exact: bool,
+        self, search: Callable[..., list[Candidate]], query: Float32, filter: Filter | None
     ) -> None:
         """Search a part and take in its rows."""
-        if isinstance(part, FreshRows):
-            rows = part.search(
-                query, self.size, nprobe=nprobe, filter=filter, exact=exact, floor=self.floor
-            )
-        else:
-            try:
-                rows = part.search(query, self.size, nprobe=nprobe, filter=filter, exact=exact)
-            except (Vanished, CorruptFile) as error:
-                self.lost.append(error)
-                return
+        try:
+            rows = search(query, self.size, filter=filter)
+        except (Vanished, CorruptFile) as error:
+            self.lost.append(error)
+            return
         for row in rows:
             name = (row.key, row.version)
             known = self.found.get(name)

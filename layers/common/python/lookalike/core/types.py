@@ -265,8 +265,9 @@ class Manifest:
     Live rows of the scope are those of the shards and of every appended segment that is not in
     ``replaced``: index-bucket keys of objects that were swapped out, with the epoch second of the
     swap, until they are deleted. ``head`` names the generation's head file ("" for the identity),
-    which was fitted on ``fitted_rows`` rows. ``revision`` is the store's token for conditional
-    writes, None before the first write.
+    which was fitted on ``fitted_rows`` rows, or a sample of so many. ``fullest_rows`` is how many
+    rows the fullest shard had when the generation was made, 0 when nobody looked. ``revision`` is
+    the store's token for conditional writes, None before the first write.
     """
 
     scope: str
@@ -275,6 +276,7 @@ class Manifest:
     shards: tuple[Shard, ...] = (Shard(),)
     replaced: Mapping[str, float] = field(default_factory=dict)
     revision: str | None = None
+    fullest_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

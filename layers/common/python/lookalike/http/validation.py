@@ -15,6 +15,8 @@ Shape = TypeVar("Shape", bound=msgspec.Struct)
 _PATH = re.compile(r"(?P<what>.*) - at `\$\.(?P<path>.+)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
 _SHOWN_CHARACTERS = 60
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""What a gateway, which decodes the query before we see it, makes of bytes that are not UTF-8."""
 
 
 def checked(values: Mapping[str, Any], shape: type[Shape], *, strict: bool = True) -> Shape:
@@ -37,13 +39,19 @@ def query_parameters(query: Mapping[str, Sequence[str]], shape: type[Shape]) -> 
     Raises
     ------
     InvalidRequest
-        One is unknown, given twice, or has a value that is not allowed.
+        One is unknown, given twice, not UTF-8, or has a value that is not allowed.
     """
     values: dict[str, str] = {}
     for name, given in query.items():
         if len(given) != 1 and name in shape.__struct_fields__:
             raise InvalidRequest(f"“{name}” is given more than once.", parameter=name)
         values[name] = utf8(given[0] if given else "", name)
+        if REPLACEMENT in values[name]:
+            raise InvalidRequest(
+                f"“{name}” is not valid UTF-8, or it holds the character U+FFFD, which stands for "
+                "bytes that are not and which no query parameter may hold.",
+                parameter=name,
+            )
     return checked(values, shape, strict=False)
 
 

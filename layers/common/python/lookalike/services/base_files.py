@@ -2,8 +2,8 @@
 
 A search waits only for the ranges that it reads. Once it has its answer, the rest of the file is
 fetched in the background, checked, and kept in a folder under its name, where every process finds
-it. The folder has a limit; what was opened least recently goes first. A base that does not fit is
-never fetched whole.
+it. Copies and parts have a limit together; what was used least recently goes first. A base that is
+whole stays for as long as it is searched: one that does not fit beside those is searched by parts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
@@ -31,6 +32,12 @@ BACKGROUND_BYTES = 4_000_000
 """Bytes of one GET in the background."""
 BACKGROUND_GETS = 2
 """GETs in the background at a time; the pool's other threads are for searches."""
+IDLE_S = 300.0
+"""Seconds without a search after which a base that is whole makes room for others.
+
+Sooner, bases that take turns and do not fit together would be fetched whole over and over.
+"""
+_OPENING_LOCKS = 64
 
 
 class BaseFiles:
@@ -43,7 +50,7 @@ class BaseFiles:
     folder
         Where whole copies are kept. Several processes may share it.
     limit_bytes
-        Most bytes of the folder's copies together, and of what this process holds.
+        Most bytes of the folder's copies and of the parts that this process holds, together.
     pool
         Fetches ranges; 32 threads let a cold query have all its ranges at once. Callers of `open`
         and of the bases' methods must not run in it.
@@ -56,8 +63,7 @@ class BaseFiles:
         self._pool = pool
         self._bases: WeakValueDictionary[str, Base] = WeakValueDictionary()
         self._files: WeakValueDictionary[str, RangedFile] = WeakValueDictionary()
-        self._opening: dict[str, threading.Lock] = {}
-        self._uses = 0
+        self._opening = tuple(threading.Lock() for _ in range(_OPENING_LOCKS))
         self._waiting: SimpleQueue[str] = SimpleQueue()
         self._queued: set[str] = set()
         self._worker: threading.Thread | None = None
@@ -83,11 +89,9 @@ class BaseFiles:
         Unavailable
             The store cannot be reached right now.
         """
-        with self._state:
-            turn = self._opening.setdefault(key, threading.Lock())
-        with turn:
+        with self._opening[hash(key) % _OPENING_LOCKS]:
             base = self._bases.get(key)
-            if base is None:
+            if base is None or self.is_lost(key):
                 file = RangedFile(
                     self._store,
                     key,
@@ -102,19 +106,21 @@ class BaseFiles:
                     self._bases[key], self._files[key] = base, file
             return base
 
+    def is_lost(self, key: str) -> bool:
+        """Whether an open base turned out not to be in the bucket any more, or to be altered."""
+        file = self._files.get(key)
+        return file is not None and file.lost
+
     def wait(self) -> None:
         """Return when nothing is left to fetch in the background."""
         with self._state:
             self._state.wait_for(lambda: not self._queued)
 
     def _fetched(self, file: RangedFile) -> None:
-        """A search had to wait for the store: remember it, and fetch the rest behind its back."""
+        """A search had to wait for the store: fetch the rest behind its back."""
         with self._state:
-            self._uses += 1
-            file.last_used = self._uses
             known = self._files.get(file.key) is file
-            wanted = known and file.key not in self._queued and self._fits(file)
-            if wanted:
+            if known and file.key not in self._queued and self._fits(file):
                 self._queued.add(file.key)
                 self._waiting.put(file.key)
                 if self._worker is None:
@@ -122,28 +128,56 @@ class BaseFiles:
                         target=self._fetch_queued, name="base-files", daemon=True
                     )
                     self._worker.start()
-        self._trim(file)
+            self._make_room(file)
 
     def _fits(self, file: RangedFile) -> bool:
-        """Whether a file may be held whole beside the others that are in use and whole."""
-        others = [other for other in list(self._files.values()) if other is not file]
-        whole = sum(other.size for other in others if other.whole or other.key in self._queued)
-        return whole + file.size <= self._limit_bytes
+        """Whether a file may be held whole beside the others that are, or will be, and are used."""
+        staying = [
+            other.size
+            for other in list(self._files.values())
+            if other is not file and (other.key in self._queued or _in_use(other))
+        ]
+        return sum(staying) + file.size <= self._limit_bytes
 
-    def _trim(self, file: RangedFile) -> None:
-        """Hold no more than the limit: let go of the parts that were fetched least recently."""
+    def _make_room(self, file: RangedFile) -> None:
+        """Let go of what was used least recently until the rest is within the limit.
+
+        Copies that this process does not use go first; then bases that are idle or here in parts,
+        last of all the file itself. What is being fetched whole counts as if it were.
+        """
         with self._state:
-            files = sorted(self._files.values(), key=lambda other: other.last_used)
-            held = sum(other.held_bytes for other in files)
+            files = list({*self._files.values(), file})
+            copies = self._copies(file.path.suffix)
+            held = sum(size for _, size in copies.values())
             for other in files:
+                if other.key in self._queued:
+                    held += 0 if other.path in copies else other.size
+                elif not (other.is_copy and other.path in copies):
+                    held += other.held_bytes
+            used = {file.path, *(other.path for other in files if other.is_copy)}
+            for path in sorted(copies.keys() - used, key=copies.__getitem__):
                 if held <= self._limit_bytes:
                     return
-                if other is not file and not other.whole:
+                logger.info("%s makes room for %s", path.name, file.path.name)
+                path.unlink(missing_ok=True)
+                held -= copies[path][1]
+            for other in sorted(files, key=lambda other: (other is file, other.last_used)):
+                if held <= self._limit_bytes:
+                    return
+                if other.key not in self._queued and not _in_use(other):
                     held -= other.held_bytes
-                    base = self._bases.get(other.key)
                     other.release()
-                    if base is not None:
+                    if (base := self._bases.get(other.key)) is not None:
                         base.forget()
+
+    def _copies(self, suffix: str) -> dict[Path, tuple[float, int]]:
+        """When each copy in the folder was used last, and its size."""
+        copies = {}
+        for path in self._folder.glob(f"*{suffix}"):
+            with suppress(OSError):
+                status = path.stat()
+                copies[path] = (status.st_mtime, status.st_size)
+        return copies
 
     def _fetch_queued(self) -> None:
         while True:
@@ -167,8 +201,7 @@ class BaseFiles:
         with self._turn(file) as mine:
             if not mine:
                 return  # Another process fetches it; the next search finds its copy.
-            if file.on_disk:
-                self._make_room(file)
+            self._make_room(file)
             running: deque[Future[None]] = deque()
             for start, end in file.pieces(BACKGROUND_BYTES):
                 if len(running) == BACKGROUND_GETS:
@@ -205,18 +238,8 @@ class BaseFiles:
             path.unlink(missing_ok=True)
             os.close(descriptor)
 
-    def _make_room(self, file: RangedFile) -> None:
-        """Remove the copies that were opened least recently until one more fits."""
-        copies = []
-        for path in self._folder.glob(f"*{file.path.suffix}"):
-            with suppress(OSError):
-                status = path.stat()
-                copies.append((status.st_mtime, path, status.st_size))
-        total = file.size + sum(size for _, path, size in copies if path != file.path)
-        for _, path, size in sorted(copies):
-            if total <= self._limit_bytes:
-                return
-            if path != file.path:
-                logger.info("%s makes room for %s", path.name, file.path.name)
-                path.unlink(missing_ok=True)
-                total -= size
+
+def _in_use(file: RangedFile) -> bool:
+    """Whether a file was given the room to stay whole, and is searched."""
+    kept = file.is_copy or not file.on_disk
+    return file.whole and kept and time.time() - file.last_used < IDLE_S

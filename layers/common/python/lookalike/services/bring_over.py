@@ -30,6 +30,12 @@ class Brought:
     skipped: int = 0
     postponed: int = 0
 
+    def add(self, other: Brought) -> None:
+        """Add what another call brought."""
+        self.appended += other.appended
+        self.skipped += other.skipped
+        self.postponed += other.postponed
+
 
 class PhotoReader:
     """Encodes the photos of live views and appends the rows that their records name.

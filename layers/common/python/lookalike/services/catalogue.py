@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lookalike import __version__
+from lookalike.core.compaction import live_entries
 from lookalike.core.errors import Conflict, InvalidRequest, NotFound, Retry
-from lookalike.core.keys import DEFAULT_CATALOGUE, product_of, segment_key
+from lookalike.core.keys import DEFAULT_CATALOGUE, product_of
 from lookalike.core.ports import Stores
 from lookalike.core.types import (
     AttributeValue,
@@ -206,11 +207,7 @@ class Catalogue:
             return CatalogueStats(catalogue, None, None, *counted)
         current = lineage.current
         entries, manifest = self._stores.registry.read(current.scope)
-        appended = [
-            entry
-            for entry in entries
-            if segment_key(catalogue, entry.digest) not in manifest.replaced
-        ]
+        appended = live_entries(manifest, entries)
         shards = manifest.shards
         runs = [run for shard in shards for run in shard.runs]
         bases = [shard.base for shard in shards if shard.base is not None]

@@ -18,20 +18,20 @@ from lookalike.core.compaction import (
     Rebuild,
     Route,
     Step,
-    is_orphan_turn,
     plan,
 )
 from lookalike.core.errors import Conflict, CorruptFile, NotFound, Retry, Unavailable
-from lookalike.core.head import Head, decode_head
-from lookalike.core.keys import head_key
+from lookalike.core.head import Head
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import Build, Generation, Lineage, Manifest, SegmentEntry
 from lookalike.services.collect import claim_orphans, collect
 from lookalike.services.compact_steps import Outcome, Steps
+from lookalike.services.segments import read_head
 
 logger = logging.getLogger(__name__)
 
-MAX_HEAD_BYTES = 64 * 2**20
+ORPHANS_EVERY_S = 3600.0
+"""Between two looks for orphans, which list the bucket; one costs nothing but its storage."""
 _LOST_RACES = 3
 _HEADS = 8
 
@@ -87,6 +87,7 @@ class Compaction:
         self._pool = pool
         self._clock = clock
         self._heads: dict[str, Head] = {}
+        self._orphans_after: dict[str, float] = {}
 
     def run(self, deadline: float, catalogue: str | None = None) -> CompactionReport:
         """Compact every generation of every catalogue, or of one, until nothing is left to do.
@@ -96,7 +97,8 @@ class Compaction:
         deadline
             Epoch seconds after which no step is begun.
         catalogue
-            Only this one; its orphans are looked for, too, which else happens once an hour.
+            Only this one; its orphans are looked for, too, which else happens at the first run of a
+            process and then once an hour.
 
         Raises
         ------
@@ -122,10 +124,11 @@ class Compaction:
     def _run(
         self, lineage: Lineage, deadline: float, report: CompactionReport, *, by_hand: bool
     ) -> None:
-        if by_hand or is_orphan_turn(lineage.catalogue, self._clock()):
+        if by_hand or self._clock() >= self._orphans_after.get(lineage.catalogue, 0.0):
             report.orphans += claim_orphans(
                 self._stores, lineage.catalogue, self._policy.grace_s, self._clock
             )
+            self._orphans_after[lineage.catalogue] = self._clock() + ORPHANS_EVERY_S
         for generation in lineage.generations:
             # What is being built gets its head before it gets bases.
             ready = not _is_in_the_making(lineage.beside, generation)
@@ -188,18 +191,16 @@ class Compaction:
 
         Raises
         ------
+        Vanished
+            The bucket does not hold it.
         Unavailable
-            It cannot be read, so that nothing can be projected.
+            It is damaged, so that nothing can be projected.
         """
         if not digest:
             return None
         if digest not in self._heads:
-            key = head_key(catalogue, digest)
-            found = self._stores.index.get(key, MAX_HEAD_BYTES)
-            if found is None:
-                raise Unavailable(f"{key} is not in the bucket")
             try:
-                head = decode_head(found[1], key)
+                head = read_head(self._stores.index, catalogue, digest)
             except CorruptFile as error:
                 raise Unavailable(str(error)) from error
             while len(self._heads) >= _HEADS:

@@ -23,7 +23,7 @@ from lookalike.core.compaction import (
     is_due,
     swapped,
 )
-from lookalike.core.errors import Conflict, CorruptFile
+from lookalike.core.errors import CorruptFile
 from lookalike.core.head import Head
 from lookalike.core.keys import base_key
 from lookalike.core.ports import Clock, Stores
@@ -47,10 +47,6 @@ MAX_PROJECTED_BYTES = 800_000_000
 _FILE_TYPE = "application/octet-stream"
 _READ_AT_ONCE = 64
 _REWRITE_SHARE = 0.1  # a run is written anew when more than so much of it is dead
-
-
-class _Doomed(Conflict):
-    """What was made has the name of a file that is about to be deleted."""
 
 
 @dataclass(slots=True)
@@ -154,12 +150,7 @@ class Steps:
         rebuilt = self._built(step, shard, gathered, unreadable)
         shards = list(self._manifest.shards)
         shards[step.shard] = rebuilt
-        try:
-            self._swap(shards)
-        except _Doomed:
-            # The very base that was here a while ago; until that is deleted, this one must wait.
-            self._outcome.blocked.add(blocked_shard(step.shard))
-            return
+        self._swap(shards)
         self._outcome.bases += rebuilt.base is not None
         self._outcome.dropped_rows += gathered.dropped
 
@@ -187,12 +178,15 @@ class Steps:
             return Shard(fresh=runs + unreadable)
         lists = None if step.retrain or shard.base is None else self._lists(shard.base)
         rows = gathered.base_rows()
+        built_at = self._clock()
         built = build_base(
             rows,
             encoder=self._generation.encoder,
             head=self._manifest.head,
             flat_rows=self._policy.flat_rows,
             lists=lists,
+            built_at=built_at,
+            generation=self._generation.generation,
         )
         key = base_key(self._generation.catalogue, built.digest)
         self._stores.index.put(key, built.data, _FILE_TYPE)
@@ -205,7 +199,7 @@ class Steps:
             built.head_bytes,
             trained,
             max(run.newest_at for run in runs),
-            self._clock(),
+            built_at,
         )
         return Shard(entry, covered=runs, fresh=unreadable)
 
@@ -251,10 +245,9 @@ class Steps:
         return found, read
 
     def _swap(self, shards: Sequence[Shard], merged: Sequence[SegmentEntry] = ()) -> None:
-        after = swapped(self._manifest, self._clock(), shards=shards, merged=merged)
-        if after is None:
-            raise _Doomed("a file of that name is about to be deleted")
-        self._stores.registry.put_manifest(after)
+        self._stores.registry.put_manifest(
+            swapped(self._manifest, self._clock(), shards=shards, merged=merged)
+        )
 
     def _note_unreadable(self) -> None:
         self._outcome.blocked |= self._reader.unreadable
@@ -316,7 +309,7 @@ class _Gathered:
         self._keys: list[str] = []
         self._versions: list[str] = []
         self._attributes: list[Attributes] = []
-        # Rows whose record may yet come are never mixed with others, whose death they would hide.
+        # A base is seldom rebuilt: rows whose record may yet come would hide the others' death.
         self._writers = {
             is_settled: RunWriter(stores, generation, clock) for is_settled in (True, False)
         }

@@ -12,18 +12,17 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from lookalike.core.base import Base
-from lookalike.core.errors import CorruptFile, Unindexable, Vanished
-from lookalike.core.head import Head, decode_head
+from lookalike.core.errors import CorruptFile, Vanished
+from lookalike.core.head import Head
 from lookalike.core.keys import base_key, head_key, segment_key
 from lookalike.core.ports import ObjectStore
 from lookalike.core.segment import Segment
 from lookalike.core.types import BaseEntry, Generation, Manifest
 from lookalike.services.base_files import BaseFiles
-from lookalike.services.segments import read_segment
+from lookalike.services.segments import read_head, read_segment
 
 logger = logging.getLogger(__name__)
 
-MAX_HEAD_BYTES = 64 * 2**20
 RETRY_S = 30.0
 """Seconds for which a file that could not be used is left alone."""
 _OPENED_AT_ONCE = 8
@@ -109,23 +108,34 @@ class IndexFiles:
         return None
 
     def head(self, digest: str) -> Head:
-        """A head of the generation's catalogue.
+        """A head of the generation's catalogue; nothing can be searched without it.
 
         Raises
         ------
         Vanished
             The bucket does not hold it.
         CorruptFile
-            It is truncated or altered.
+            It is truncated or altered, or it was refused a moment ago.
         """
         name = head_key(self._generation.catalogue, digest)
+        if not self._usable(name):
+            raise CorruptFile(f"head {name} could not be used a moment ago")
         try:
-            found = self._store.get(name, MAX_HEAD_BYTES)
-        except Unindexable as error:
-            raise CorruptFile(f"head {name} cannot be read: {error}") from error
-        if found is None:
-            raise Vanished(f"head {name} is not in the bucket")
-        return decode_head(found[1], name)
+            return read_head(self._store, self._generation.catalogue, digest)
+        except (Vanished, CorruptFile) as error:
+            if self._last_try or isinstance(error, CorruptFile):
+                logger.exception("%s cannot be used", name)
+                self._refused[name] = self._at
+            raise
+
+    def is_lost(self, base: Base) -> bool:
+        """Whether a base that is open cannot be searched any more; then it is refused."""
+        name = base_key(self._generation.catalogue, base.digest)
+        if not self._bases.is_lost(name):
+            return False
+        logger.error("%s is altered or has left the bucket; it is left out", name)
+        self._refused[name] = self._at
+        return True
 
     def open_bases(self, entries: Iterable[BaseEntry], manifest: Manifest) -> dict[str, Base]:
         """Bases by digest, without those that cannot be used."""

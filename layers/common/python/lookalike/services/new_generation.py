@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from lookalike.core.base_layout import key_hash
-from lookalike.core.compaction import (
-    live_entries,
-    searched_rows,
-    swapped,
-)
+from lookalike.core.compaction import live_entries, searched_rows, swapped
 from lookalike.core.errors import Conflict
-from lookalike.core.generations import GenerationPolicy, shards_for
+from lookalike.core.generations import (
+    GenerationPolicy,
+    fullest_rows,
+    fullest_share,
+    shards_for,
+)
 from lookalike.core.head import MAX_FITTED_ROWS, Head, encode_head, fit_head, with_shards
 from lookalike.core.keys import content_digest, head_key, segment_key
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.segment import Float32
-from lookalike.core.types import Generation, Manifest, Product, Run, SegmentEntry, Shard
+from lookalike.core.types import Generation, Manifest, Product, Run, SegmentEntry, Shard, View
 from lookalike.services.bring_over import Brought, PhotoReader
 from lookalike.services.raw_rows import RowReader, live_versions
 
 logger = logging.getLogger(__name__)
 
-PAGE = 50
-"""Products that are brought over, or checked, between two looks at the clock."""
+BATCH_VIEWS = 100
+"""Views that are read and encoded between two looks at the clock; one product may have more."""
 
+_PAGE = 50  # products of a batch
+_CHECKED_PAGE = 1000  # products whose records are read at once
+_CHECKING_SHARE = 1 / 3  # of the time that is left; the rest is for raw files and photos
+_FILES_AT_ONCE = 8  # raw files, of the largest size, that are in memory together
 _SAMPLED_ROWS = 4 * MAX_FITTED_ROWS  # rows of the files that a sample is drawn from
 _SEED = 0
-_LONGEST_COPY_S = 60.0
+_SHORT_COPY_S = 1.0  # settings without any grace, of tests, get by with it
 _FILE_TYPE = "application/octet-stream"
 
 Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What was brought over, and behind which product to go on: None when all has been seen."""
+
+    brought: Brought
+    after: str | None
 
 
 class NewGeneration:
@@ -48,17 +63,39 @@ class NewGeneration:
         The new one.
     policy
         Thresholds.
+    pool
+        Runs reads side by side.
     clock
         Epoch seconds.
     """
 
     def __init__(
-        self, stores: Stores, generation: Generation, policy: GenerationPolicy, clock: Clock
+        self,
+        stores: Stores,
+        generation: Generation,
+        policy: GenerationPolicy,
+        pool: Executor,
+        clock: Clock,
     ) -> None:
         self._stores = stores
         self._generation = generation
         self._policy = policy
+        self._pool = pool
         self._clock = clock
+
+    def bring(
+        self, photos: PhotoReader, after: str, includes: Callable[[View], bool]
+    ) -> tuple[int, Progress]:
+        """Bring one batch of views over from their photos: those of the products behind ``after``.
+
+        Gives how many views the batch's products have, too.
+        """
+        page, further = self._stores.products.page(self._generation.catalogue, _PAGE, after)
+        batch = _first_views(page)
+        views = sum(len(product.views) for product in batch)
+        if len(batch) < len(page):
+            further = batch[-1].product_id
+        return views, Progress(photos.bring(self._generation, batch, includes), further)
 
     def take_over(self, current: Generation, announced_at: float) -> None:
         """Name the current generation's raw files as runs of the new one, all at once.
@@ -87,8 +124,9 @@ class NewGeneration:
         first, *others = ours.shards
         shard = Shard(first.base, first.covered, first.fresh + tuple(new.values()))
         after = swapped(ours, began, shards=[shard, *others])
-        # What the current generation swaps out is deleted a grace later; by then it is named here.
-        if after is None or self._clock() - began > max(self._policy.grace_s / 2, _LONGEST_COPY_S):
+        # What the current generation swaps out is deleted a while later; by then it is named here.
+        soonest = min(self._policy.grace_s, self._policy.settle_s)
+        if self._clock() - began > max(soonest / 2, _SHORT_COPY_S):
             raise Conflict(f"taking over {current.scope} took too long")
         self._stores.registry.put_manifest(after)
 
@@ -109,18 +147,20 @@ class NewGeneration:
         head = Head.identity(sample.shape[1])
         if is_fitted:
             head = fit_head(sample, self._policy.head_dim)
-        head = with_shards(head, sample, shards_for(rows, head.dim_out, self._policy), _SEED)
-        data = encode_head(head)
+        shards = shards_for(rows, head.dim_out, self._policy)
+        share = fullest_share(rows, head.dim_out, self._policy)
+        head = with_shards(head, sample, shards, _SEED, share=share)
+        built_at = self._clock()
+        data = encode_head(head, built_at=built_at, generation=self._generation.generation)
         digest = content_digest(data)
         key = head_key(self._generation.catalogue, digest)
         self._stores.index.put(key, data, _FILE_TYPE)
         raw = Shard(fresh=tuple(run for shard in manifest.shards for run in shard.runs))
         # Beyond the shards that the head knows: what is yet to be routed.
-        shards = [raw] if head.shards == 1 else [*(Shard() for _ in range(head.shards)), raw]
-        after = swapped(manifest, self._clock(), shards=shards, head=(digest, len(sample)))
-        if after is None:
-            raise Conflict(f"{key} is about to be deleted")
-        self._stores.registry.put_manifest(after)
+        routed = [raw] if head.shards == 1 else [*(Shard() for _ in range(head.shards)), raw]
+        # Not the sample, which is a little smaller: a fit that could have had more would do better.
+        fitted = digest, min(rows, MAX_FITTED_ROWS)
+        self._stores.registry.put_manifest(swapped(manifest, built_at, shards=routed, head=fitted))
         logger.info(
             "%s: %d dimensions, %d shards, fitted on %d rows",
             self._generation.scope,
@@ -129,39 +169,65 @@ class NewGeneration:
             len(sample),
         )
 
-    def complete(self, photos: PhotoReader) -> Brought:
-        """Compare every live view with the rows that are here; bring what is missing from photos.
+    def note_fullest(self) -> None:
+        """Remember what the build could make of the fullest shard; see `generations.wanted`."""
+        _, manifest = self._stores.registry.read(self._generation.scope, since=self._clock())
+        rows = fullest_rows(manifest)
+        if rows and not manifest.fullest_rows:
+            self._stores.registry.put_manifest(replace(manifest, fullest_rows=rows))
 
-        Whatever was live when this began is here when it ends, unless its photo could not be read
-        just now (``postponed``) or is no longer the one that its record names (``skipped``).
+    def complete(self, photos: PhotoReader, after: str, deadline: float) -> Progress:
+        """Compare live views with the rows that are here; bring what is missing from photos.
+
+        As many products behind ``after`` as there is time for. Whatever of theirs was live when
+        this began is here when it ends, unless its photo could not be read just now
+        (``postponed``: they are not left behind) or is no longer the one that its record names
+        (``skipped``).
         """
+        now = self._clock()
         # Records first: the rows of a record were appended before it was written.
-        live = np.fromiter(
-            (key_hash(*row) for page in self._pages() for row in live_versions(page).items()),
-            np.uint64,
-        )
-        here, unreadable = self._hashes()
-        missing = {int(item) for item in np.setdiff1d(live, here)}
-        brought = Brought()
-        if missing:
-            logger.warning(
-                "%s lacks %d views; reading their photos", self._generation.scope, len(missing)
-            )
-            for page in self._pages():
-                some = photos.bring(
-                    self._generation,
-                    page,
-                    lambda view: key_hash(view.key, view.version) in missing,
-                )
-                brought.appended += some.appended
-                brought.skipped += some.skipped
-                brought.postponed += some.postponed
-        if unreadable and not brought.postponed:
+        live, last = self._live(after, now + (deadline - now) * _CHECKING_SHARE)
+        here, unreadable = self._hashes(deadline)
+        if here is None:
+            return Progress(Brought(), after)
+        if unreadable:
             self._let_go(unreadable)
-        return brought
+            if after:  # what was compared before may have been in there
+                return Progress(Brought(), "")
+        missing = {int(item) for item in np.setdiff1d(live, here)}
+        if not missing:
+            return Progress(Brought(), last)
+        logger.warning(
+            "%s lacks %d views; reading their photos", self._generation.scope, len(missing)
+        )
+        return self._bring_missing(photos, missing, (after, last), deadline)
+
+    def _bring_missing(
+        self,
+        photos: PhotoReader,
+        missing: set[int],
+        between: tuple[str, str | None],
+        deadline: float,
+    ) -> Progress:
+        """Bring these (by the hash of key and version) of the products between two."""
+        after, last = between
+        brought = Brought()
+        while last is None or after < last:
+            if self._clock() >= deadline:
+                return Progress(brought, after)
+            _, batch = self.bring(
+                photos, after, lambda view: key_hash(view.key, view.version) in missing
+            )
+            brought.add(batch.brought)
+            if batch.brought.postponed:
+                return Progress(brought, after)
+            if batch.after is None:
+                return Progress(brought, None)
+            after = batch.after
+        return Progress(brought, last)
 
     def _let_go(self, unreadable: set[str]) -> None:
-        """Name files that cannot be read no longer: every view that counts is elsewhere."""
+        """Name files that cannot be read no longer: whatever counts in them is missing then."""
         entries, manifest = self._stores.registry.read(self._generation.scope)
         catalogue = self._generation.catalogue
 
@@ -173,27 +239,42 @@ class NewGeneration:
             for shard in manifest.shards
         ]
         merged = [e for e in entries if segment_key(catalogue, e.digest) in unreadable]
-        after = swapped(manifest, self._clock(), shards=shards, merged=merged)
-        if after is not None:
-            logger.warning("%s goes on without %s", manifest.scope, ", ".join(sorted(unreadable)))
-            self._stores.registry.put_manifest(after)
+        logger.warning("%s goes on without %s", manifest.scope, ", ".join(sorted(unreadable)))
+        self._stores.registry.put_manifest(
+            swapped(manifest, self._clock(), shards=shards, merged=merged)
+        )
 
-    def _pages(self) -> Iterator[list[Product]]:
-        after: str | None = ""
-        while after is not None:
-            page, after = self._stores.products.page(self._generation.catalogue, PAGE, after)
-            yield page
+    def _live(self, after: str, until: float) -> tuple[Hashes, str | None]:
+        """Hashes of live views of products behind ``after``, and where it stopped (None: the end).
 
-    def _hashes(self) -> tuple[Hashes, set[str]]:
-        """Hashes of the (key, version) of every raw row that can be read, and what cannot."""
+        At least one page is read.
+        """
+        found: list[Hashes] = []
+        last: str | None = after
+        while last is not None and (not found or self._clock() < until):
+            page, last = self._stores.products.page(self._generation.catalogue, _CHECKED_PAGE, last)
+            found.append(_hashed(live_versions(page).items()))
+        return np.concatenate(found), last
+
+    def _hashes(self, deadline: float) -> tuple[Hashes | None, set[str]]:
+        """Hashes of the (key, version) of every raw row that can be read, and what cannot.
+
+        None when the deadline comes first.
+        """
         entries, manifest = self._stores.registry.read(self._generation.scope)
         reader = RowReader(self._stores, self._generation, manifest)
-        found: list[Hashes] = [np.empty(0, np.uint64)]
-        for digest, _ in _raw_files(manifest, entries):
-            segment = reader.read(digest)
-            if segment is not None:
-                rows = zip(segment.keys, segment.versions, strict=True)
-                found.append(np.fromiter((key_hash(*row) for row in rows), np.uint64))
+
+        def read(file: tuple[str, int]) -> Hashes:
+            segment = reader.read(file[0])
+            rows = zip(segment.keys, segment.versions, strict=True) if segment else ()
+            return _hashed(rows)
+
+        files = _raw_files(manifest, entries)
+        found = [np.empty(0, np.uint64)]
+        for start in range(0, len(files), _FILES_AT_ONCE):
+            if self._clock() >= deadline:
+                return None, set()
+            found += self._pool.map(read, files[start : start + _FILES_AT_ONCE])
         return np.concatenate(found), reader.unreadable
 
     def _needs_shards(self, manifest: Manifest, entries: list[SegmentEntry], rows: int) -> bool:
@@ -224,6 +305,16 @@ class NewGeneration:
                 parts.append(segment.embeddings()[rows])
         filled = [part for part in parts if len(part)]
         return np.concatenate(filled)[:MAX_FITTED_ROWS] if filled else parts[0]
+
+
+def _first_views(products: list[Product]) -> list[Product]:
+    """As many products as have `BATCH_VIEWS` views together; at least one, if there is one."""
+    views = np.cumsum([len(product.views) for product in products])
+    return products[: max(1, int((views <= BATCH_VIEWS).sum()))]
+
+
+def _hashed(rows: Iterable[tuple[str, str]]) -> Hashes:
+    return np.fromiter((key_hash(*row) for row in rows), np.uint64)
 
 
 def _raw_files(manifest: Manifest, entries: list[SegmentEntry]) -> list[tuple[str, int]]:

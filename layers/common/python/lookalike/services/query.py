@@ -73,8 +73,8 @@ class Query:
         Seconds for which image URLs open.
     refresh_s
         Seconds after which a catalogue's generation is asked for again.
-    nprobe, shard_probes
-        Inverted lists of a base and shards of a catalogue that a search reads at least.
+    nprobe
+        Inverted lists that a search reads at least.
     refresher, log_pool
         Run the index's refresh and the log's write beside the rest. Of their own: a refresh waits
         for reads in the common pool, and a slow log must not hold up anything.
@@ -90,7 +90,6 @@ class Query:
         url_expires_s: int,
         refresh_s: float,
         nprobe: int,
-        shard_probes: int,
         refresher: Executor,
         log_pool: Executor,
         clock: Clock,
@@ -102,7 +101,6 @@ class Query:
         self._url_expires_s = url_expires_s
         self._refresh_s = refresh_s
         self._nprobe = nprobe
-        self._shard_probes = shard_probes
         self._refresher = refresher
         self._log_pool = log_pool
         self._clock = clock
@@ -217,7 +215,6 @@ class Query:
                     query,
                     limit,
                     nprobe=self._nprobe,
-                    probes=self._shard_probes,
                     filter=request.filter,
                     exact=request.exact,
                     missing=missing,

@@ -13,10 +13,12 @@ import mmap
 import os
 import tempfile
 import threading
+import time
 import weakref
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,8 @@ SMALLEST_GET = 256_000
 """Bytes below which a range is not split: at 90 MB/s they take a tenth of a GET's latency."""
 GETS_AT_ONCE = 32
 """GETs into which one call's ranges are split at most, when they are long."""
+TOUCH_S = 60.0
+"""Seconds after which a copy that is still used is dated anew, for other processes to see."""
 
 
 class Spans:
@@ -147,7 +151,7 @@ class RangedFile:
         self.key = key
         self.size = size
         self.path = path
-        self.last_used = 0
+        self.last_used = 0.0
         self._store = store
         self._limit_bytes = limit_bytes
         self._pool = pool
@@ -155,6 +159,9 @@ class RangedFile:
         self.on_disk = True
         self._buffer: _Buffer | None = None
         self._lock = threading.Lock()
+        self._touched_at = 0.0
+        self._gone = False
+        self._refused = 0
 
     @property
     def held_bytes(self) -> int:
@@ -167,30 +174,52 @@ class RangedFile:
         """Whether all bytes are here."""
         return self.held_bytes == self.size
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether the bytes here are those of the whole file at ``path``."""
+        buffer = self._buffer
+        return buffer is not None and buffer.path == self.path
+
+    @property
+    def lost(self) -> bool:
+        """Whether the bucket does not hold the object any more, or holds an altered one."""
+        return self._gone or self._refused > 1
+
     def ensure(self, ranges: Sequence[tuple[int, int]]) -> UInt8:
         """See `lookalike.core.base.ByteSource`."""
         buffer, gaps = self._gaps(ranges)
         if gaps:
             buffer = self._fill(buffer, ranges, gaps)
+        self.last_used = time.time()
+        if gaps:
             self._fetched(self)
+        elif self.last_used - self._touched_at >= TOUCH_S and buffer.path == self.path:
+            self._touched_at = self.last_used
+            with suppress(OSError):
+                os.utime(self.path)
         return buffer.memory
 
     def refuse(self) -> None:
         """See `lookalike.core.base.ByteSource`; a copy on disk goes too."""
         with self._lock:
             buffer, self._buffer = self._buffer, None
-        if buffer is not None:
-            buffer.drop()
-        if buffer is not None and buffer.path == self.path:
+        if buffer is None:
+            return
+        buffer.drop()
+        if buffer.path == self.path:
             logger.warning("the copy %s of %s is altered; it is removed", self.path, self.key)
             self.path.unlink(missing_ok=True)
+        else:
+            self._refused += 1
 
     def release(self) -> None:
-        """Let go of all bytes; the next call of `ensure` begins anew."""
+        """Let go of all bytes and of the copy on disk; the next call of `ensure` begins anew."""
         with self._lock:
-            if self._buffer is not None:
-                self._buffer.drop()
-            self._buffer = None
+            buffer, self._buffer = self._buffer, None
+            if buffer is not None:
+                buffer.drop()
+                if buffer.path == self.path:
+                    self.path.unlink(missing_ok=True)
 
     def pieces(self, length: int) -> list[tuple[int, int]]:
         """(start, end) of everything that is missing, in pieces of at most ``length`` bytes."""
@@ -264,6 +293,7 @@ class RangedFile:
     def _get(self, start: int, end: int) -> bytes:
         data = self._store.get_range(self.key, start, end - start)
         if data is None:
+            self._gone = True
             raise Vanished(f"base {self.key} has left the bucket while it was in use")
         if len(data) != end - start:
             raise CorruptFile(

@@ -9,6 +9,7 @@ place to go on from in the lineage. Searches see the generation before the swap 
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -27,7 +28,7 @@ from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import Build, Lineage
 from lookalike.services.bring_over import PhotoReader
 from lookalike.services.compact import Compaction
-from lookalike.services.new_generation import PAGE, NewGeneration
+from lookalike.services.new_generation import NewGeneration
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ class Reindex:
         Compacts the generation that is built.
     photos
         Encodes photos anew.
+    pool
+        Runs reads side by side.
     clock
         Epoch seconds.
     """
@@ -89,6 +92,7 @@ class Reindex:
         pooling: str,
         compaction: Compaction,
         photos: PhotoReader,
+        pool: Executor,
         clock: Clock,
     ) -> None:
         self._stores = stores
@@ -96,6 +100,7 @@ class Reindex:
         self._pooling = pooling
         self._compaction = compaction
         self._photos = photos
+        self._pool = pool
         self._clock = clock
 
     def run(self, deadline: float, catalogue: str | None = None) -> ReindexReport:
@@ -255,18 +260,16 @@ class Reindex:
         if current.encoder == beside.generation.encoder:
             self._new(beside).take_over(current, beside.started_at)
             return self._put(lineage, phase="compacting", done=beside.total)
-        page, after = self._stores.products.page(lineage.catalogue, PAGE, beside.cursor)
         # What became searchable later was appended to both.
-        brought = self._photos.bring(
-            beside.generation, page, lambda view: view.searchable_at <= settled_at
+        views, batch = self._new(beside).bring(
+            self._photos, beside.cursor, lambda view: view.searchable_at <= settled_at
         )
-        views = sum(len(product.views) for product in page)
         return self._put(
             lineage,
-            phase="filling" if after is not None else "compacting",
-            cursor=after or "",
-            done=beside.done + views - brought.postponed,
-            skipped=beside.skipped + brought.skipped,
+            phase="filling" if batch.after is not None else "compacting",
+            cursor=batch.after or "",
+            done=beside.done + views - batch.brought.postponed,
+            skipped=beside.skipped + batch.brought.skipped,
         )
 
     def _compact(self, lineage: Lineage, beside: Build, deadline: float) -> Lineage | None:
@@ -274,17 +277,20 @@ class Reindex:
         new.fit(self._live_views(lineage.catalogue))
         if not self._compacted(beside, deadline):
             return None
-        brought = new.complete(self._photos)
-        if brought.postponed:
+        new.note_fullest()
+        done = new.complete(self._photos, beside.cursor, deadline)
+        if done.brought.postponed:
             logger.error(
                 "%s is not swapped in: %d views would be lost",
                 beside.generation.scope,
-                brought.postponed,
+                done.brought.postponed,
             )
+        if done.after is not None:
+            is_further = done.after != beside.cursor
+            return self._put(lineage, phase="compacting", cursor=done.after) if is_further else None
+        if done.brought.appended and not self._compacted(beside, deadline):
             return None
-        if brought.appended and not self._compacted(beside, deadline):
-            return None
-        return self._put(lineage, phase="ready", done=beside.total)
+        return self._put(lineage, phase="ready", cursor="", done=beside.total)
 
     def _compacted(self, beside: Build, deadline: float) -> bool:
         done = self._compaction.compact(beside.generation, deadline, delete_files=False)
@@ -327,7 +333,7 @@ class Reindex:
         return self._stores.lineages.put(replace(lineage, beside=beside))
 
     def _new(self, beside: Build) -> NewGeneration:
-        return NewGeneration(self._stores, beside.generation, self._policy, self._clock)
+        return NewGeneration(self._stores, beside.generation, self._policy, self._pool, self._clock)
 
     def _live_views(self, catalogue: str) -> int:
         counts = self._stores.counts.all().get(catalogue)

@@ -1,14 +1,16 @@
-"""Reads and writes segments in the index bucket: whole and unaltered, or not at all."""
+"""Reads segments and heads in the index bucket, and writes segments: whole, or not at all."""
 
 from __future__ import annotations
 
 from lookalike.core.errors import CorruptFile, Unindexable, Vanished
-from lookalike.core.keys import content_digest, segment_key
+from lookalike.core.head import Head, decode_head
+from lookalike.core.keys import content_digest, head_key, segment_key
 from lookalike.core.ports import ObjectStore
 from lookalike.core.segment import Float32, Segment, decode_segment
 from lookalike.core.types import View
 
 MAX_SEGMENT_BYTES = 64 * 2**20
+MAX_HEAD_BYTES = 64 * 2**20
 _CONTENT_TYPE = "application/octet-stream"
 
 
@@ -30,6 +32,26 @@ def read_segment(store: ObjectStore, catalogue: str, digest: str) -> Segment:
     if found is None:
         raise Vanished(f"segment {name} is not in the bucket")
     return decode_segment(found[1], name)
+
+
+def read_head(store: ObjectStore, catalogue: str, digest: str) -> Head:
+    """Read the head of a generation of a catalogue.
+
+    Raises
+    ------
+    Vanished
+        The bucket does not hold it: its generation was dropped.
+    CorruptFile
+        The object, which the message names, is not a whole head.
+    """
+    name = head_key(catalogue, digest)
+    try:
+        found = store.get(name, MAX_HEAD_BYTES)
+    except Unindexable as error:
+        raise CorruptFile(f"head {name} cannot be read: {error}") from error
+    if found is None:
+        raise Vanished(f"head {name} is not in the bucket")
+    return decode_head(found[1], name)
 
 
 def write_segment(store: ObjectStore, catalogue: str, body: bytes) -> str:
