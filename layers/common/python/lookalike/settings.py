@@ -61,7 +61,7 @@ class Settings:
     nprobe: int = 24
     """Inverted lists that a query reads at least; of n shards √n times as many."""
     index_threads: int = 1
-    """Threads of one index search."""
+    """Threads that search rows in no base; a base is scanned by one."""
     cache_dir: str = ""
     """Folder for copies of bases; empty means one in the system's temporary folder."""
     cache_bytes: int = 400_000_000
