@@ -9,7 +9,9 @@ import msgspec
 from chalice.app import Blueprint, CloudWatchEvent, Rate
 
 from chalicelib.log import logger
+from chalicelib.refusals import refusal
 from lookalike import wiring
+from lookalike.core.errors import Reject
 
 STOP_BEFORE_TIMEOUT_S = 30.0
 blueprint = Blueprint(__name__)
@@ -21,9 +23,12 @@ def compact(event: CloudWatchEvent) -> object:
     context: Any = event.context  # Lambda's, which Chalice calls a dict
     left_s = context.get_remaining_time_in_millis() / 1000
     catalogue = (event.detail or {}).get("catalogue")
-    report = wiring.services().compaction.run(
-        time.time() + left_s - STOP_BEFORE_TIMEOUT_S, catalogue
-    )
+    try:
+        report = wiring.services().compaction.run(
+            time.time() + left_s - STOP_BEFORE_TIMEOUT_S, catalogue
+        )
+    except Reject as error:
+        return refusal(error)
     answer = msgspec.to_builtins(report)
     logger.info("compacted", report=answer)
     return answer

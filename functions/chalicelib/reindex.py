@@ -9,7 +9,10 @@ import msgspec
 from chalice.app import Blueprint, CloudWatchEvent, Rate
 
 from chalicelib.log import logger
+from chalicelib.refusals import refusal
 from lookalike import wiring
+from lookalike.core.errors import InvalidRequest, Reject
+from lookalike.services.build_state import ReindexReport
 from lookalike.services.reindex import Action
 
 STOP_BEFORE_TIMEOUT_S = 30.0
@@ -21,13 +24,25 @@ def reindex(event: CloudWatchEvent) -> object:
     """Do what the event's detail asks for, if anything, then go on; give the report."""
     context: Any = event.context  # Lambda's, which Chalice calls a dict
     left_s = context.get_remaining_time_in_millis() / 1000
-    service = wiring.services().reindex
-    detail = event.detail or {}
-    catalogue = detail.get("catalogue")
-    if "action" in detail:
-        action = msgspec.convert(detail["action"], Action)
-        catalogue = service.ask(action, catalogue, detail.get("encoder")).catalogue
-    report = service.run(time.time() + left_s - STOP_BEFORE_TIMEOUT_S, catalogue)
+    try:
+        report = _report(event.detail or {}, time.time() + left_s - STOP_BEFORE_TIMEOUT_S)
+    except Reject as error:
+        return refusal(error)
     answer = msgspec.to_builtins(report)
     logger.info("reindexed", report=answer)
     return answer
+
+
+def _report(detail: dict[str, Any], deadline: float) -> ReindexReport:
+    service = wiring.services().reindex
+    catalogue, asked = detail.get("catalogue"), ""
+    if "action" in detail:
+        try:
+            action = msgspec.convert(detail["action"], Action)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"action: {error}", parameter="action") from error
+        state = service.ask(action, catalogue, detail.get("encoder"))
+        catalogue, asked = state.catalogue, state.asked if action == "build" else ""
+    report = service.run(deadline, catalogue)
+    report.asked = asked
+    return report

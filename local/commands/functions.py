@@ -46,7 +46,7 @@ def compact(catalogue: str | None, data_dir: Path | None, as_json: bool) -> None
     Lookalike does this by itself every minute. Files that were replaced are deleted a while later,
     when nobody reads them any more.
     """
-    detail = {"catalogue": catalogue} if catalogue else {}
+    detail = {"catalogue": catalogue} if catalogue is not None else {}
     report = run_function(data_dir, "Compact", detail)
     if as_json:
         print_json(report)
@@ -57,10 +57,10 @@ def compact(catalogue: str | None, data_dir: Path | None, as_json: bool) -> None
             f"{report['deleted_objects']:,} files deleted."
         )
         for key in report["unreadable"]:
-            click.echo(
-                f"{plain(key)} cannot be read; `lookalike reindex` encodes its photos again.",
-                err=True,
-            )
+            remedy = "`lookalike reindex` encodes its photos again"
+            if key.startswith("bases/"):
+                remedy = "it is built anew out of its raw rows"
+            click.echo(f"{plain(key)} cannot be read; {remedy}.", err=True)
         for name, reason in report["postponed"].items():
             click.echo(f"{plain(name)} is left to the next run: {plain(reason)}", err=True)
         if not report["finished"] and not report["postponed"]:
@@ -113,9 +113,10 @@ def run_function(
         outcome = invoke(state, name, scheduled_event("by-hand", datetime.now(UTC), detail))
     except ControlError as error:
         raise Unreachable(str(error)) from error
-    if outcome["error"]:
-        raise _error(name, outcome["payload"])
-    return outcome["payload"]
+    payload = outcome["payload"]
+    if outcome["error"] or (isinstance(payload, dict) and "errorType" in payload):
+        raise _error(name, payload)
+    return payload
 
 
 def _error(name: str, said: Any) -> click.ClickException:

@@ -55,42 +55,52 @@ def reindex(
     action = "rollback" if rollback else "drop" if drop else "build"
     detail = {"action": action, "catalogue": catalogue, "encoder": encoder}
     asked = {name: value for name, value in detail.items() if value is not None}
-    state = _only(run_function(data_dir, "Reindex", asked))
+    report = run_function(data_dir, "Reindex", asked)
+    state = _only(report)
     if wait and action == "build":
         with _progress(visible=not as_json) as show:
-            state = _follow(data_dir, state, show)
+            state = _follow(data_dir, state, report["asked"], show)
     if as_json:
         print_json(state)
     else:
         click.echo(_sentence(state))
 
 
-def _follow(data_dir: Path | None, state: Build, show: Callable[[Build], None]) -> Build:
-    """Take the build on, and show how far it is, until it is swapped in.
+def _follow(
+    data_dir: Path | None, state: Build, asked: str, show: Callable[[Build], None]
+) -> Build:
+    """Take the build of the generation asked for on, and show how far it is, until it is in use.
 
     Raises
     ------
     Failed
         It cannot go on, or was given up meanwhile.
     """
-    catalogue, wanted, tries = state["catalogue"], state["beside"], 0
+    catalogue, tries = state["catalogue"], 0
     lineages = connect(data_dir).stores().lineages
-    while state["phase"] not in {"", "kept"}:
+    while _is_on_its_way(state, asked):
         show(state)
         time.sleep(_PAUSE_S)
         report = _run_and_watch(
             data_dir, {"catalogue": catalogue}, lambda: _watch(lineages.get(catalogue), show)
         )
         state = _only(report)
-        if state["phase"] == "announced":
-            wanted = state["beside"]  # it had to wait for another one to be dropped
         reason = report["postponed"].get(catalogue)
         tries = tries + 1 if reason else 0
         if tries == _TRIES:
             raise Failed(f"The build cannot go on: {plain(reason)}")
-    if state["generation"] != wanted:
-        raise Failed("The build was given up.")
+    if state["generation"] != asked:
+        raise Failed(
+            f"The build of {plain(asked)} was given up; "
+            f"{plain(catalogue)} uses {plain(state['generation'])}."
+        )
     return state
+
+
+def _is_on_its_way(state: Build, asked: str) -> bool:
+    """Whether a generation is being built, or is to be when another one has been dropped."""
+    is_built = state["beside"] == asked and state["phase"] not in {"kept", "dropping"}
+    return is_built or state["next"] == asked
 
 
 def _run_and_watch(
@@ -174,4 +184,10 @@ def _sentence(state: Build) -> str:
     beside = f"{plain(state['beside'])} is {PHASES.get(state['phase'], state['phase'])}"
     skipped = state["skipped"]
     left = f" {skipped:,} photos changed meanwhile and come by themselves." if skipped else ""
-    return f"{in_use}; {beside}.{left}"
+    return f"{in_use}; {beside}{follows(state)}.{left}"
+
+
+def follows(state: Build) -> str:
+    """What follows a generation on its way out, as the end of a sentence; may be empty."""
+    encoder = state["next_encoder"]
+    return f"; a new generation in {plain(encoder)} follows" if encoder else ""

@@ -113,7 +113,7 @@ def _functions(connection: Connection) -> dict[str, Any]:
 
 def build_line(catalogue: str, build: dict[str, Any]) -> str:
     """What the generation beside a catalogue's current one is up to, in one line."""
-    from local.commands.reindex import PHASES
+    from local.commands.reindex import PHASES, follows
 
     phase = PHASES.get(build["phase"], build["phase"])
     line = f"{plain(catalogue)}: {plain(build['generation'])} is {phase}"
@@ -121,7 +121,7 @@ def build_line(catalogue: str, build: dict[str, Any]) -> str:
         line += f", {build['done']:,} of {build['total']:,} photos"
         if build["skipped"]:
             line += f" ({build['skipped']:,} changed meanwhile)"
-    return f"{line}, since {local_time(build['changed_at'])}."
+    return f"{line}, since {local_time(build['changed_at'])}{follows(build)}."
 
 
 def _show(found: dict[str, Any]) -> None:

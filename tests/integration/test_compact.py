@@ -421,6 +421,96 @@ def test_a_file_that_cannot_be_read_stays_named_and_the_rest_goes_on(shop, caplo
         assert again.finished and again.bases == 0
 
 
+@pytest.mark.parametrize("damage", ["gone", "cut off"])
+def test_a_base_that_is_lost_is_built_anew_out_of_its_raw_rows(shop, caplog, damage):
+    for number in range(12):
+        shop.upload(f"p{number}")
+    compaction = shop.compaction()
+    assert compaction.run(FOREVER).bases == 1
+    base = shop.read()[1].shards[0].base
+    key = base_key("shop", base.digest)
+    if damage == "gone":
+        shop.stores.index.delete(key)
+    else:
+        body = shop.stores.index.get(key, 10**9)[1]
+        shop.stores.index.put(key, body[:-1], "")
+    shop.wait(290)
+    assert compaction.run(FOREVER).bases == 0, "not every run looks"
+    shop.wait(20)
+    report = compaction.run(FOREVER)
+    assert (report.bases, report.unreadable, report.finished) == (1, [key], True)
+    assert key in caplog.text
+    _, manifest = shop.read()
+    rebuilt = manifest.shards[0].base
+    assert rebuilt.rows == base.rows and rebuilt.digest != base.digest
+    assert key in manifest.replaced
+    assert set(shop.raw_rows().values()) == {1}
+    shop.check()
+    shop.wait(400)
+    report = compaction.run(FOREVER)
+    assert (report.bases, report.unreadable) == (0, [])
+
+
+def test_a_lost_base_goes_even_when_not_all_of_its_raw_rows_are_there(shop):
+    for number in range(12):
+        shop.upload(f"p{number}")
+    shop.compaction().run(FOREVER)
+    shop.upload("q0", "q1", "q2")
+    shop.compaction(merge_segments=1).run(FOREVER)
+    (shard,) = shop.read()[1].shards
+    base, raw = base_key("shop", shard.base.digest), segment_key("shop", shard.covered[0].digest)
+    assert len(shard.covered) == len(shard.fresh) == 1
+    body = shop.stores.index.get(raw, 10**9)[1]
+    for key in (base, raw):
+        shop.stores.index.delete(key)
+    report = shop.compaction().run(FOREVER)
+    assert set(report.unreadable) == {base, raw} and report.finished
+    (shard,) = shop.read()[1].shards
+    assert shard.base is None and sum(run.rows for run in shard.fresh) == 15
+    # Whoever puts the file back puts its rows back.
+    shop.stores.index.put(raw, body, "")
+    assert shop.compaction().run(FOREVER).bases == 1
+    assert shop.read()[1].shards[0].base.rows == 15
+    shop.check()
+
+
+def test_looking_for_lost_bases_is_one_call_each_now_and_then(shop):
+    for number in range(12):
+        shop.upload(f"p{number}")
+    compaction, heads, head = shop.compaction(), [], shop.stores.index.head
+    compaction.run(FOREVER)
+
+    def counted(key):
+        heads.append(key)
+        return head(key)
+
+    shop.stores.index.head = counted
+    compaction = shop.compaction()
+    for _ in range(10):
+        compaction.run(FOREVER)
+        shop.wait(60)
+    assert heads == [base_key("shop", shop.read()[1].shards[0].base.digest)] * 2
+    compaction.run(shop.clock.now - 1)
+    assert len(heads) == 2
+    compaction.run(FOREVER, "shop")
+    assert len(heads) == 3, "by hand it looks at once"
+
+
+def test_a_generation_without_its_head_does_not_hold_up_the_other(shop):
+    kept = replace(GENERATION, generation="g2")
+    shop.lineage = shop.stores.lineages.put(
+        replace(shop.lineage, beside=Build(kept, "kept", 0.0, 0.0))
+    )
+    for number in range(4):
+        shop.upload(f"p{number}", generations=(GENERATION, kept))
+    _, manifest = shop.read()
+    shop.stores.registry.put_manifest(replace(manifest, head="0" * 32))
+    report = shop.compaction().run(FOREVER)
+    assert "is not in the bucket; `lookalike reindex`" in report.postponed["shop"]
+    assert not report.finished and report.merged_segments == 4
+    assert len(shop.read()[0]) == 4 and shop.read(kept)[0] == []
+
+
 def test_rows_of_another_encoder_are_never_merged(shop, caplog):
     shop.upload("a", "b")
     other = "efficientnet-lite1-border-v1"

@@ -31,9 +31,11 @@ def report(phase: str, **changes: Any) -> dict[str, Any]:
         "done": 5,
         "total": 9,
         "skipped": 0,
+        "next": "",
+        "next_encoder": "",
     }
-    postponed = changes.pop("postponed", {})
-    return {"catalogues": [state | changes], "postponed": postponed}
+    told = {"postponed": changes.pop("postponed", {}), "asked": changes.pop("asked", SECOND)}
+    return {"catalogues": [state | changes], **told}
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, di
             answer = waiting.pop(0)
             if isinstance(answer, Exception):
                 raise answer
-            if "errorType" in answer:
+            if "errorType" in answer and answer["errorType"] not in {"NotFound", "InvalidRequest"}:
                 return {"error": "Unhandled", "payload": answer}
             return {"error": None, "payload": answer}
 
@@ -84,10 +86,29 @@ def test_reindex_waits_until_the_new_generation_is_in_use(answers: Any) -> None:
 
 def test_reindex_after_an_old_generation_has_gone(answers: Any) -> None:
     third = report("kept", generation="g3", beside=SECOND)
-    answers(report("dropping", beside=FIRST), report("announced", beside="g3"), third)
+    waiting = report("dropping", beside=FIRST, next="g3", next_encoder="lite3", asked="g3")
+    asked = answers(waiting, waiting, report("announced", beside="g3"), third, waiting)
     result = run("reindex", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["generation"] == "g3"
+    assert len(asked) == 4
+    result = run("reindex", "--no-wait")
+    said = f"{FIRST} is being dropped; a new generation in lite3 follows."
+    assert result.exit_code == 0 and said in result.output
+
+
+def test_a_build_that_is_swapped_in_at_once_needs_no_waiting(answers: Any) -> None:
+    asked = answers(report("kept"))
+    result = run("reindex")
+    assert result.exit_code == 0 and f"shop uses {SECOND};" in result.output
+    assert len(asked) == 1
+
+
+def test_another_generation_than_was_asked_for_is_no_success(answers: Any) -> None:
+    waiting = report("dropping", beside=FIRST, next="g3", next_encoder="lite3", asked="g3")
+    answers(waiting, report("kept", generation="g4", beside=FIRST))
+    result = run("reindex", "--encoder", "efficientnet-lite3")
+    assert result.exit_code == 1 and "build of g3 was given up; shop uses g4" in result.output
 
 
 def test_reindex_need_not_wait(answers: Any) -> None:
@@ -110,7 +131,7 @@ def test_one_thing_at_a_time() -> None:
 
 
 def test_a_build_that_is_given_up_or_cannot_go_on_fails(answers: Any) -> None:
-    answers(report("filling"), report("", beside=""))
+    answers(report("filling"), report("dropping"))
     result = run("reindex")
     assert result.exit_code == 1 and "given up" in result.output
     stuck = report("filling", postponed={"shop": "no answer"})
@@ -135,6 +156,13 @@ def test_errors_of_the_function_have_exit_codes(
     answers(answer)
     result = run("reindex")
     assert result.exit_code == exit_code and said in result.output
+
+
+def test_an_empty_name_is_not_every_catalogue(answers: Any) -> None:
+    asked = answers({"errorType": "NotFound", "errorMessage": "no catalogue “”"})
+    result = run("compact", "--catalogue", "")
+    assert result.exit_code == 2 and "no catalogue “”" in result.output
+    assert asked == [("Compact", {"catalogue": ""})]
 
 
 COMPACTED: dict[str, Any] = {
@@ -174,7 +202,8 @@ def test_a_function_that_is_running_already_is_waited_for(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"unreadable": ["segments/shop/x.seg"]}, "segments/shop/x.seg cannot be read"),
+        ({"unreadable": ["segments/shop/x.seg"]}, "x.seg cannot be read; `lookalike reindex`"),
+        ({"unreadable": ["bases/shop/x.base"]}, "x.base cannot be read; it is built anew"),
         ({"postponed": {"shop": "a race"}, "finished": False}, "shop is left to the next run"),
         ({"finished": False}, "Time ran out"),
     ],
@@ -195,7 +224,10 @@ def test_status_says_how_far_a_build_is() -> None:
         "total": 3000,
         "skipped": 2,
         "changed_at": 0.0,
+        "next_encoder": "",
     }
     line = build_line("shop", build)
     assert f"shop: {SECOND} is taking over what is there, 1,500 of 3,000 photos (2" in line
     assert "photos" not in build_line("shop", build | {"phase": "kept"})
+    line = build_line("shop", build | {"phase": "dropping", "next_encoder": "lite3"})
+    assert line.endswith("; a new generation in lite3 follows.")

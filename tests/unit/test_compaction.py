@@ -168,6 +168,19 @@ def test_dead_rows_call_for_a_rebuild_of_the_oldest_base_once_an_hour():
     assert plan(manifest(new), [], 0, POLICY, NOW) is None
 
 
+def test_a_lost_base_is_built_anew_unless_its_shard_is_blocked():
+    found = manifest(Shard(), Shard(base(500), covered=(run("a", 500),)))
+
+    def step(lost: str, **changes) -> object:
+        keys = {base_key("shop", lost)}
+        return plan(found, [], 500, POLICY, NOW, shards=2, lost=keys, **changes)
+
+    assert step("base") == Rebuild(1, retrain=True)
+    assert step("another") is None
+    assert step("base", blocked={blocked_shard(1)}) is None
+    assert step("base", build_bases=False) is None
+
+
 def test_replaced_files_are_collected_after_their_grace():
     found = manifest(replaced={key("a"): NOW - 900, key("b"): NOW - 899, "heads/x": NOW - 901})
     assert plan(found, [], 0, POLICY, NOW) == Collect(("heads/x", key("a")))
@@ -280,6 +293,8 @@ def test_what_is_being_built_or_was_rolled_back_is_left_alone():
     assert wanted(kept, manifest(), 5000, 256, RULES)
     back = replace(LINEAGE, beside=Build(FIRST, "kept", NOW, NOW, cursor=ROLLED_BACK))
     assert wanted(back, manifest(), 5000, 256, RULES) == ""
+    # Without its head nothing is found: that is mended whatever was rolled back.
+    assert wanted(back, manifest(), 5000, None, RULES) == "its head cannot be read"
 
 
 def test_shards_are_filled_by_three_quarters_at_most():

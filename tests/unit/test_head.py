@@ -30,7 +30,6 @@ def test_the_identity_normalises_and_has_one_shard():
     assert (raw == before).all(), "the caller's rows are left alone"
     assert (head.dim_in, head.dim_out, head.shards) == (8, 8, 1)
     assert head.route(raw).tolist() == [0] * 5
-    assert head.nearest_shards(raw[0], 3) == [0]
 
 
 def test_a_fit_is_the_formula_of_the_design():
@@ -78,9 +77,6 @@ def test_rows_go_to_the_shard_of_their_cluster():
     groups = [set(shards[start : start + 50].tolist()) for start in range(0, 200, 50)]
     assert all(len(group) == 1 for group in groups)
     assert set.union(*groups) == {0, 1, 2, 3}
-    for query, shard in zip(embeddings, shards, strict=True):
-        assert head.nearest_shards(query, 1) == [shard]
-    assert sorted(head.nearest_shards(embeddings[0], 9)) == [0, 1, 2, 3]
     again = with_shards(fit_head(raw, 8), raw, 4, seed=7)
     assert encode_head(again) == encode_head(head)
 

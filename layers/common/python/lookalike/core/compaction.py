@@ -95,6 +95,7 @@ def plan(
     shards: int = 1,
     build_bases: bool = True,
     blocked: Collection[str] = frozenset(),
+    lost: Collection[str] = frozenset(),
 ) -> Step | None:
     """What to do next; None when there is nothing to do.
 
@@ -115,6 +116,8 @@ def plan(
         False for a generation that has no head yet.
     blocked
         Keys of files that cannot be read and of shards (`blocked_shard`) that cannot be rebuilt.
+    lost
+        Keys of bases that are not in the bucket as the manifest describes them.
     """
     catalogue = catalogue_of_scope(manifest.scope)
     appended = live_entries(manifest, entries)
@@ -132,8 +135,13 @@ def plan(
     readable = [e for e in appended if segment_key(catalogue, e.digest) not in blocked]
     if len(readable) >= policy.merge_segments and (merge := _merge(manifest, readable, policy)):
         return merge
-    if build_bases and (rebuild := _rebuild(manifest, appended, live_views, policy, now, blocked)):
-        return rebuild
+    if build_bases:
+        unlocked = {n: s for n, s in enumerate(manifest.shards) if blocked_shard(n) not in blocked}
+        for number, shard in unlocked.items():
+            if shard.base and base_key(catalogue, shard.base.digest) in lost:
+                return Rebuild(number, retrain=True)
+        if rebuild := _rebuild(manifest, appended, live_views, policy, now, blocked):
+            return rebuild
     due = _due(manifest, policy, now)
     return Collect(due) if due else None
 

@@ -38,7 +38,7 @@ class GenerationPolicy:
 
 
 def wanted(
-    lineage: Lineage, manifest: Manifest, live_rows: int, dim: int, policy: GenerationPolicy
+    lineage: Lineage, manifest: Manifest, live_rows: int, dim: int | None, policy: GenerationPolicy
 ) -> str:
     """Why a new generation of the same space is needed; empty when it is not.
 
@@ -49,12 +49,16 @@ def wanted(
     live_rows
         Live views of the catalogue.
     dim
-        Length of an embedding under the current head.
+        Length of an embedding under the current head, None when that cannot be read.
     policy
         Thresholds.
     """
     beside = lineage.beside
-    if beside is not None and (beside.phase != "kept" or beside.cursor == ROLLED_BACK):
+    if beside is not None and beside.phase != "kept":
+        return ""
+    if dim is None:
+        return "its head cannot be read"
+    if beside is not None and beside.cursor == ROLLED_BACK:
         return ""
     if policy.head_rows > 0 and live_rows >= policy.head_rows:
         if not manifest.head:
@@ -98,9 +102,9 @@ def fullest_share(rows: int, dim: int, policy: GenerationPolicy) -> float:
 
 def begun(lineage: Lineage, space: str, now: float) -> Lineage:
     """The lineage with a new generation of this space beside the current one."""
-    serial = lineage.serial + 1
-    generation = Generation(lineage.catalogue, f"{space}-g{serial}", space)
-    return replace(lineage, serial=serial, beside=Build(generation, "announced", now, now))
+    generation = _next(lineage, space)
+    build = Build(generation, "announced", now, now)
+    return replace(lineage, serial=lineage.serial + 1, beside=build)
 
 
 def exchanged(lineage: Lineage, now: float, *, back: bool = False) -> Lineage:
@@ -119,9 +123,21 @@ def dropping(lineage: Lineage, now: float, then: str = "") -> Lineage:
     return replace(lineage, beside=beside)
 
 
+def following(lineage: Lineage) -> Generation | None:
+    """The generation that is to be built when the one beside, on its way out, has gone."""
+    beside = lineage.beside
+    if beside is None or beside.phase != "dropping" or not beside.cursor.startswith(_NEXT):
+        return None
+    return _next(lineage, beside.cursor.removeprefix(_NEXT))
+
+
 def dropped(lineage: Lineage, now: float) -> Lineage:
     """The lineage without the generation beside, or with the one that was to follow it."""
     assert lineage.beside is not None
+    after = following(lineage)
     alone = replace(lineage, beside=None)
-    cursor = lineage.beside.cursor
-    return begun(alone, cursor.removeprefix(_NEXT), now) if cursor.startswith(_NEXT) else alone
+    return begun(alone, after.encoder, now) if after else alone
+
+
+def _next(lineage: Lineage, space: str) -> Generation:
+    return Generation(lineage.catalogue, f"{space}-g{lineage.serial + 1}", space)

@@ -66,13 +66,6 @@ class Head:
             return np.zeros(len(embeddings), dtype=np.int64)
         return np.asarray(np.argmax(embeddings @ self.centroids.T, axis=1), dtype=np.int64)
 
-    def nearest_shards(self, query: Float32, probes: int) -> list[int]:
-        """At most ``probes`` shards, nearest to an indexed embedding (dim_out,) first."""
-        if self.centroids is None:
-            return [0]
-        order = np.argsort(-(self.centroids @ query), kind="stable")
-        return [int(shard) for shard in order[:probes]]
-
 
 def fit_head(sample: Float32, dim: int) -> Head:
     """Centring and PCA fitted on raw embeddings, with one shard.

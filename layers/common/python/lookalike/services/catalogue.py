@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lookalike import __version__
 from lookalike.core.compaction import live_entries
 from lookalike.core.errors import Conflict, InvalidRequest, NotFound, Retry
+from lookalike.core.generations import following
 from lookalike.core.keys import DEFAULT_CATALOGUE, product_of
 from lookalike.core.ports import Stores
 from lookalike.core.types import (
@@ -74,7 +75,8 @@ class BuildStats:
     """The generation beside the current one: ``done`` of ``total`` views are in it.
 
     ``skipped`` of them could not be read. ``phase`` is one of `lookalike.core.types.Build`; times
-    are epoch seconds.
+    are epoch seconds. ``next_encoder`` is that of the generation to be built when this one, on its
+    way out, has gone.
     """
 
     generation: str
@@ -85,6 +87,7 @@ class BuildStats:
     skipped: int
     started_at: float
     changed_at: float
+    next_encoder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +229,7 @@ class Catalogue:
             shards=len(shards),
             rows=sum(item.rows for item in searched),
             size_bytes=sum(item.size_bytes for item in stored),
-            build=_build_stats(lineage.beside) if lineage.beside else None,
+            build=_build_stats(lineage, lineage.beside) if lineage.beside else None,
         )
 
     def health(self) -> Health:
@@ -284,7 +287,8 @@ class Catalogue:
         )
 
 
-def _build_stats(build: Build) -> BuildStats:
+def _build_stats(lineage: Lineage, build: Build) -> BuildStats:
+    after = following(lineage)
     return BuildStats(
         build.generation.generation,
         build.generation.encoder,
@@ -294,6 +298,7 @@ def _build_stats(build: Build) -> BuildStats:
         build.skipped,
         build.started_at,
         build.changed_at,
+        after.encoder if after else "",
     )
 
 

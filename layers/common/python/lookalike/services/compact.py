@@ -20,8 +20,16 @@ from lookalike.core.compaction import (
     Step,
     plan,
 )
-from lookalike.core.errors import Conflict, CorruptFile, NotFound, Retry, Unavailable
+from lookalike.core.errors import (
+    Conflict,
+    CorruptFile,
+    NotFound,
+    Retry,
+    Unavailable,
+    Vanished,
+)
 from lookalike.core.head import Head
+from lookalike.core.keys import base_key
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import Build, Generation, Lineage, Manifest, SegmentEntry
 from lookalike.services.collect import claim_orphans, collect
@@ -32,14 +40,21 @@ logger = logging.getLogger(__name__)
 
 ORPHANS_EVERY_S = 3600.0
 """Between two looks for orphans, which list the bucket; one costs nothing but its storage."""
+FILES_EVERY_S = 300.0
+"""Between two looks at whether bases are there, and for how long a head is taken to be."""
 _LOST_RACES = 3
 _HEADS = 8
+
+
+class HeadLost(Unavailable):
+    """A generation's head is missing or damaged: nothing can be projected or routed."""
 
 
 @dataclass(slots=True)
 class CompactionReport:
     """What a compaction did. ``unreadable`` files were left where they are, their rows with them.
 
+    Bases are the exception: those that are unreadable are replaced, out of the raw rows.
     ``postponed`` says why a catalogue was left to the next run; ``finished`` unless there is more
     to do.
     """
@@ -86,8 +101,9 @@ class Compaction:
         self._policy = policy
         self._pool = pool
         self._clock = clock
-        self._heads: dict[str, Head] = {}
+        self._heads: dict[str, tuple[float, Head]] = {}
         self._orphans_after: dict[str, float] = {}
+        self._bases_after: dict[str, float] = {}
 
     def run(self, deadline: float, catalogue: str | None = None) -> CompactionReport:
         """Compact every generation of every catalogue, or of one, until nothing is left to do.
@@ -116,9 +132,7 @@ class Compaction:
                 self._run(lineage, deadline, report, by_hand=catalogue is not None)
             except Retry as error:
                 # One catalogue that cannot be compacted now must not keep the others from it.
-                logger.warning("compaction of %s postponed: %s", lineage.catalogue, error)
-                report.postponed[lineage.catalogue] = str(error)
-                report.finished = False
+                _postpone(report, lineage.catalogue, error)
         return report
 
     def _run(
@@ -130,9 +144,16 @@ class Compaction:
             )
             self._orphans_after[lineage.catalogue] = self._clock() + ORPHANS_EVERY_S
         for generation in lineage.generations:
+            if by_hand:
+                self._bases_after.pop(generation.scope, None)
             # What is being built gets its head before it gets bases.
             ready = not _is_in_the_making(lineage.beside, generation)
-            done = self.compact(generation, deadline, build_bases=ready)
+            try:
+                done = self.compact(generation, deadline, build_bases=ready)
+            except HeadLost as error:
+                # The other generation has a head of its own.
+                _postpone(report, lineage.catalogue, error)
+                continue
             report.add(done.outcome)
             report.finished &= done.finished
 
@@ -161,10 +182,18 @@ class Compaction:
         ------
         Conflict
             Somebody else was quicker several times.
+        HeadLost
+            The generation's head cannot be read.
         """
-        outcome, lost = Outcome(), 0
+        outcome, races = Outcome(), 0
+        is_time = build_bases and self._clock() >= self._bases_after.get(generation.scope, 0.0)
+        looks = is_time
         while self._clock() < deadline:
             entries, manifest = self._stores.registry.read(generation.scope)
+            if looks:
+                looks = False
+                outcome.lost |= self._lost_bases(generation, manifest)
+                outcome.blocked |= outcome.lost  # so that they are reported
             head = self.head(generation.catalogue, manifest.head)
             step = plan(
                 manifest,
@@ -175,14 +204,17 @@ class Compaction:
                 shards=head.shards if head else 1,
                 build_bases=build_bases,
                 blocked=outcome.blocked,
+                lost=outcome.lost,
             )
             if step is None or (isinstance(step, Collect) and not delete_files):
+                if is_time:
+                    self._bases_after[generation.scope] = self._clock() + FILES_EVERY_S
                 return Compacted(outcome, finished=True)
             try:
                 self._execute(step, generation, manifest, entries, head, outcome)
             except Conflict:
-                lost += 1
-                if lost == _LOST_RACES:
+                races += 1
+                if races == _LOST_RACES:
                     raise
         return Compacted(outcome, finished=False)
 
@@ -191,22 +223,38 @@ class Compaction:
 
         Raises
         ------
-        Vanished
-            The bucket does not hold it.
-        Unavailable
-            It is damaged, so that nothing can be projected.
+        HeadLost
+            It is missing or damaged, so that nothing can be projected.
         """
         if not digest:
             return None
-        if digest not in self._heads:
+        until, head = self._heads.get(digest, (0.0, None))
+        if head is None or self._clock() >= until:
+            self._heads.pop(digest, None)
             try:
                 head = read_head(self._stores.index, catalogue, digest)
-            except CorruptFile as error:
-                raise Unavailable(str(error)) from error
+            except (CorruptFile, Vanished) as error:
+                raise HeadLost(f"{error}; `lookalike reindex` makes it anew") from error
             while len(self._heads) >= _HEADS:
                 self._heads.pop(next(iter(self._heads)))
-            self._heads[digest] = head
-        return self._heads[digest]
+            # Not for ever: what only this process knows is lost to all others.
+            self._heads[digest] = self._clock() + FILES_EVERY_S, head
+        return head
+
+    def _lost_bases(self, generation: Generation, manifest: Manifest) -> set[str]:
+        """Keys of named bases that are missing from the bucket or have another length."""
+        bases = [shard.base for shard in manifest.shards if shard.base is not None]
+        keys = [base_key(generation.catalogue, base.digest) for base in bases]
+        found = self._pool.map(self._stores.index.head, keys)
+        lost = {
+            key: info
+            for base, key, info in zip(bases, keys, found, strict=True)
+            if info is None or info.size_bytes != base.size_bytes
+        }
+        for key, info in lost.items():
+            what = f"has {info.size_bytes:,} bytes" if info else "is not in the bucket"
+            logger.error("%s %s; its shard is built anew out of its raw rows", key, what)
+        return set(lost)
 
     def _live_views(self, catalogue: str) -> int | None:
         counts = self._stores.counts.all().get(catalogue)
@@ -255,6 +303,12 @@ class Compacted:
 
     outcome: Outcome
     finished: bool
+
+
+def _postpone(report: CompactionReport, catalogue: str, error: Retry) -> None:
+    logger.warning("compaction of %s postponed: %s", catalogue, error)
+    report.postponed[catalogue] = str(error)
+    report.finished = False
 
 
 def _is_in_the_making(beside: Build | None, generation: Generation) -> bool:

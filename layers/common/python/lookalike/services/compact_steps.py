@@ -53,7 +53,7 @@ _REWRITE_SHARE = 0.1  # a run is written anew when more than so much of it is de
 class Outcome:
     """What the steps of one scope have done.
 
-    ``blocked`` names files and shards that this call must leave alone.
+    ``blocked`` names files and shards that this call must leave alone, ``lost`` bases to replace.
     """
 
     merged_segments: int = 0
@@ -62,6 +62,7 @@ class Outcome:
     dropped_rows: int = 0
     deleted_objects: int = 0
     blocked: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
 
 
 class Steps:
@@ -135,12 +136,16 @@ class Steps:
         if self._is_too_large(step.shard, shard):
             self._outcome.blocked.add(blocked_shard(step.shard))
             return
+        lost = self._lost_key(shard)
+        if lost:
+            # No row is in it any more: those of runs that cannot be read just now come back later.
+            shard = Shard(fresh=shard.runs)
         gathered = _Gathered(
             self._stores, self._generation, self._clock, self._policy.base_rows, _rows(shard.runs)
         )
         unreadable = self._gather(shard.fresh, gathered)
         fresh = _rows(run for run in shard.fresh if run not in unreadable)
-        pointless = bool(unreadable) and not is_due(shard, fresh, self._policy)
+        pointless = bool(unreadable) and not lost and not is_due(shard, fresh, self._policy)
         # Rows of a covered run that cannot be read are in the base, which must stay for them.
         if pointless or self._gather(shard.covered, gathered):
             self._note_unreadable()
@@ -151,8 +156,14 @@ class Steps:
         shards = list(self._manifest.shards)
         shards[step.shard] = rebuilt
         self._swap(shards)
+        self._outcome.lost.discard(lost)
         self._outcome.bases += rebuilt.base is not None
         self._outcome.dropped_rows += gathered.dropped
+
+    def _lost_key(self, shard: Shard) -> str:
+        """The key of the shard's base if it is lost, else nothing."""
+        key = base_key(self._generation.catalogue, shard.base.digest) if shard.base else ""
+        return key if key in self._outcome.lost else ""
 
     def _gather(self, runs: Sequence[Run], gathered: _Gathered) -> tuple[Run, ...]:
         """Bring rows together, run by run; gives the runs that cannot be read."""

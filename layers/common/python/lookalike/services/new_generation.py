@@ -130,20 +130,26 @@ class NewGeneration:
             raise Conflict(f"taking over {current.scope} took too long")
         self._stores.registry.put_manifest(after)
 
-    def fit(self, live_rows: int) -> None:
+    def fit(self, live_rows: int, *, anew: bool = False) -> bool:
         """Fit head and shard centroids on a sample of the raw rows, if they are wanted.
 
-        Does nothing when that has been done. Raises `Conflict` if the manifest changed meanwhile.
+        Does nothing when that has been done, unless it is to be done ``anew``; says whether it did
+        something. Raises `Conflict` if the manifest changed meanwhile.
         """
         entries, manifest = self._stores.registry.read(self._generation.scope)
         rows = min(live_rows, searched_rows(manifest, entries))
         is_fitted = 0 < self._policy.head_rows <= rows
+        if manifest.head and not anew:
+            return False
         # A fitted embedding may be shorter and so never needs more shards.
-        if manifest.head or not (is_fitted or self._needs_shards(manifest, entries, rows)):
-            return
-        sample = self._sample(manifest, entries)
+        is_wanted = is_fitted or self._needs_shards(manifest, entries, rows)
+        sample = self._sample(manifest, entries) if is_wanted else np.empty((0, 0), np.float32)
+        raw = Shard(fresh=tuple(run for shard in manifest.shards for run in shard.runs))
         if not len(sample):
-            return
+            if anew:
+                without = swapped(manifest, self._clock(), shards=[raw], head=("", 0))
+                self._stores.registry.put_manifest(without)
+            return anew
         head = Head.identity(sample.shape[1])
         if is_fitted:
             head = fit_head(sample, self._policy.head_dim)
@@ -155,7 +161,6 @@ class NewGeneration:
         digest = content_digest(data)
         key = head_key(self._generation.catalogue, digest)
         self._stores.index.put(key, data, _FILE_TYPE)
-        raw = Shard(fresh=tuple(run for shard in manifest.shards for run in shard.runs))
         # Beyond the shards that the head knows: what is yet to be routed.
         routed = [raw] if head.shards == 1 else [*(Shard() for _ in range(head.shards)), raw]
         # Not the sample, which is a little smaller: a fit that could have had more would do better.
@@ -168,6 +173,7 @@ class NewGeneration:
             head.shards,
             len(sample),
         )
+        return True
 
     def note_fullest(self) -> None:
         """Remember what the build could make of the fullest shard; see `generations.wanted`."""

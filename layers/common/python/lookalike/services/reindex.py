@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
 from lookalike.core.encoders import encoder_record, parse_space, space_id
@@ -22,12 +22,14 @@ from lookalike.core.generations import (
     dropped,
     dropping,
     exchanged,
+    following,
     wanted,
 )
 from lookalike.core.ports import Clock, Stores
-from lookalike.core.types import Build, Lineage
+from lookalike.core.types import Build, Generation, Lineage, Manifest
 from lookalike.services.bring_over import PhotoReader
-from lookalike.services.compact import Compaction
+from lookalike.services.build_state import BuildState, ReindexReport, build_state
+from lookalike.services.compact import Compaction, HeadLost
 from lookalike.services.new_generation import NewGeneration
 
 logger = logging.getLogger(__name__)
@@ -36,32 +38,6 @@ Action = Literal["build", "rollback", "drop"]
 
 _LOST_RACES = 3
 _USUAL_DIM = 1280
-
-
-@dataclass(frozen=True, slots=True)
-class BuildState:
-    """Where a catalogue is. ``phase`` is empty when there is no generation beside the current one.
-
-    ``done`` of ``total`` views are brought over, ``skipped`` of them could not be read.
-    """
-
-    catalogue: str
-    generation: str
-    encoder: str
-    phase: str = ""
-    beside: str = ""
-    beside_encoder: str = ""
-    done: int = 0
-    total: int = 0
-    skipped: int = 0
-
-
-@dataclass(slots=True)
-class ReindexReport:
-    """Every catalogue that was looked at; ``postponed`` says why one was left to the next run."""
-
-    catalogues: list[BuildState] = field(default_factory=list)
-    postponed: dict[str, str] = field(default_factory=dict)
 
 
 class Reindex:
@@ -125,7 +101,7 @@ class Reindex:
                 logger.warning("reindexing %s postponed: %s", lineage.catalogue, error)
                 report.postponed[lineage.catalogue] = str(error)
                 lineage = self._stores.lineages.get(lineage.catalogue) or lineage
-            report.catalogues.append(_state(lineage))
+            report.catalogues.append(build_state(lineage))
         return report
 
     def ask(self, action: Action, catalogue: str | None, encoder: str | None) -> BuildState:
@@ -144,8 +120,8 @@ class Reindex:
         Raises
         ------
         InvalidRequest
-            There is no such encoder, another one is being built, or no catalogue is named where
-            there are several.
+            There is no such encoder, another one is being built or is about to be, or no catalogue
+            is named where there are several.
         NotFound
             There is no such catalogue.
         Unavailable
@@ -156,7 +132,7 @@ class Reindex:
         if encoder is not None:
             space = space_id(encoder_record(encoder), self._pooling_of(space))
             self._photos.check(space)
-        return _state(self._ask(lineage, space))
+        return build_state(self._ask(lineage, space))
 
     def roll_back(self, catalogue: str | None = None) -> BuildState:
         """Exchange the current generation and the one before it, which was kept.
@@ -174,7 +150,7 @@ class Reindex:
             )
         back = exchanged(lineage, self._clock(), back=True)
         logger.info("%s rolled back to %s", lineage.catalogue, back.current.generation)
-        return _state(self._stores.lineages.put(back))
+        return build_state(self._stores.lineages.put(back))
 
     def drop(self, catalogue: str | None = None) -> BuildState:
         """Give up the generation beside the current one, built, half-built or kept.
@@ -189,21 +165,22 @@ class Reindex:
             raise InvalidRequest(
                 f"Catalogue “{lineage.catalogue}” has one generation only.", parameter="drop"
             )
-        return _state(self._stores.lineages.put(dropping(lineage, self._clock())))
+        return build_state(self._stores.lineages.put(dropping(lineage, self._clock())))
 
     def _ask(self, lineage: Lineage, space: str) -> Lineage:
-        beside, now = lineage.beside, self._clock()
+        beside = lineage.beside
         if beside is None:
             return self._announce(lineage, space, "it was asked for")
-        if beside.phase in IN_THE_MAKING:
-            if beside.generation.encoder == space:
-                return lineage
-            raise InvalidRequest(
-                f"A generation of {beside.generation.encoder} is being built; give it up first "
-                "with `lookalike reindex --drop`.",
-                parameter="encoder",
-            )
-        return self._stores.lineages.put(dropping(lineage, now, then=space))
+        made = beside.generation if beside.phase in IN_THE_MAKING else following(lineage)
+        if made is None:
+            return self._stores.lineages.put(dropping(lineage, self._clock(), then=space))
+        if made.encoder == space:
+            return lineage
+        raise InvalidRequest(
+            f"A generation of {made.encoder} is being built; give it up first "
+            "with `lookalike reindex --drop`.",
+            parameter="encoder",
+        )
 
     def _announce(self, lineage: Lineage, space: str, why: str) -> Lineage:
         logger.info("a new generation of %s in %s: %s", lineage.catalogue, space, why)
@@ -273,11 +250,16 @@ class Reindex:
         )
 
     def _compact(self, lineage: Lineage, beside: Build, deadline: float) -> Lineage | None:
-        new = self._new(beside)
-        new.fit(self._live_views(lineage.catalogue))
-        if not self._compacted(beside, deadline):
-            return None
-        new.note_fullest()
+        new, rows = self._new(beside), self._live_views(lineage.catalogue)
+        if not beside.cursor:  # else only some of what was missing is there
+            new.fit(rows)
+        try:
+            if not self._compacted(beside, deadline):
+                return None
+        except HeadLost as error:
+            logger.warning("%s: %s", beside.generation.scope, error)
+            new.fit(rows, anew=True)
+            return lineage
         done = new.complete(self._photos, beside.cursor, deadline)
         if done.brought.postponed:
             logger.error(
@@ -288,8 +270,10 @@ class Reindex:
         if done.after is not None:
             is_further = done.after != beside.cursor
             return self._put(lineage, phase="compacting", cursor=done.after) if is_further else None
-        if done.brought.appended and not self._compacted(beside, deadline):
-            return None
+        # What was missing may call for a head and for bases, which all the rest has by now.
+        if new.fit(rows) or done.brought.appended:
+            return self._put(lineage, phase="compacting", cursor="")
+        new.note_fullest()
         return self._put(lineage, phase="ready", cursor="", done=beside.total)
 
     def _compacted(self, beside: Build, deadline: float) -> bool:
@@ -302,6 +286,10 @@ class Reindex:
             return self._stores.lineages.put(dropping(lineage, now))
         if now < beside.changed_at + self._policy.grace_s:
             return None
+        _, manifest = self._stores.registry.read(beside.generation.scope, since=now)
+        if self._dim(beside.generation, manifest) is None:
+            # Nothing could be found with it, and nobody would look after it.
+            return self._stores.lineages.put(dropping(lineage, now))
         why = self._wanted(lineage)
         if not why:
             return None
@@ -321,9 +309,17 @@ class Reindex:
         if not rows:
             return ""
         _, manifest = self._stores.registry.read(lineage.current.scope, since=self._clock())
-        head = self._compaction.head(lineage.catalogue, manifest.head)
-        dim = head.dim_out if head else _raw_dim(lineage.current.encoder)
+        dim = self._dim(lineage.current, manifest)
         return wanted(lineage, manifest, rows, dim, self._policy)
+
+    def _dim(self, generation: Generation, manifest: Manifest) -> int | None:
+        """Length of an indexed embedding; None when the generation's head cannot be read."""
+        try:
+            head = self._compaction.head(generation.catalogue, manifest.head)
+        except HeadLost as error:
+            logger.warning("%s: %s", generation.scope, error)
+            return None
+        return head.dim_out if head else _raw_dim(generation.encoder)
 
     def _put(self, lineage: Lineage, *, phase: str, **changes: object) -> Lineage:
         assert lineage.beside is not None
@@ -363,20 +359,3 @@ def _raw_dim(space: str) -> int:
         return parse_space(space)[0].dim
     except InvalidRequest:  # of a release that knew other encoders
         return _USUAL_DIM
-
-
-def _state(lineage: Lineage) -> BuildState:
-    current, beside = lineage.current, lineage.beside
-    if beside is None:
-        return BuildState(lineage.catalogue, current.generation, current.encoder)
-    return BuildState(
-        lineage.catalogue,
-        current.generation,
-        current.encoder,
-        beside.phase,
-        beside.generation.generation,
-        beside.generation.encoder,
-        beside.done,
-        beside.total,
-        beside.skipped,
-    )
