@@ -58,7 +58,7 @@ class Settings:
     """Largest ``product.json``, in bytes."""
     refresh_s: float = 0.5
     """Seconds after which a query asks again for new segments and for its generation."""
-    nprobe: int = 24
+    nprobe: int = 26
     """Inverted lists that a query reads at least; of n shards √n times as many."""
     index_threads: int = 1
     """Threads that search rows in no base; a base is scanned by one."""
