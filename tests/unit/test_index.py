@@ -38,7 +38,7 @@ def fresh(cells: np.ndarray | None = None) -> FreshRows:
 @pytest.fixture
 def small(monkeypatch):
     """Files rows, seals attributes and widens a search at sizes that a test can have."""
-    sizes = {"FILED_ROWS": 8, "WAITING_ROWS": 3, "_SEALED_ROWS": 6, "_ROWS_A_RESULT": 1}
+    sizes = {"FILED_ROWS": 8, "WAITING_ROWS": 3, "_SEALED_ROWS": 6, "ROWS_PER_RESULT": 1}
     for name, value in sizes.items():
         monkeypatch.setattr(index_module, name, value)
 

@@ -24,6 +24,7 @@ from lookalike.core.columns import Column, columns_of
 from lookalike.core.errors import CorruptFile
 from lookalike.core.filters import Filter
 from lookalike.core.head import Head
+from lookalike.core.probing import ROWS_PER_RESULT
 from lookalike.core.row_scan import Rows, inverted_lists, nearest_rows, search_lists
 from lookalike.core.segment import Float32, Segment
 from lookalike.core.types import AttributeValue
@@ -35,9 +36,8 @@ WAITING_ROWS = 256
 FILED_COMPARISONS = 1_000_000
 """Comparisons of a row with a cell at a time: they take about 20 ms."""
 MAX_CELLS = 16_384
-"""Cells beyond which finding the nearest ones costs more than reading all rows."""
+"""Cells beyond which rows are not filed: to find the nearest reads as much as so many rows."""
 
-_ROWS_A_RESULT = 8
 _RANKED = 4
 _RERANKED = 4
 _SEALED_ROWS = 1_024
@@ -280,9 +280,9 @@ class FreshRows:
             else:
                 cells = np.argsort(-scores)
             reached = np.cumsum(sizes[cells])
-            if reached[-1] >= _ROWS_A_RESULT * limit:
+            if reached[-1] >= ROWS_PER_RESULT * limit:
                 break
-        enough = int(np.searchsorted(reached, _ROWS_A_RESULT * limit)) + 1
+        enough = int(np.searchsorted(reached, ROWS_PER_RESULT * limit)) + 1
         cells = cells[: max(nprobe, enough)]
         return cells, scores[cells]
 

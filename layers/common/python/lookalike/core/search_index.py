@@ -50,7 +50,7 @@ class SearchIndex:
     appended
         Rows of segments that compaction has not looked at yet, of any shard.
     threads
-        Threads of one search.
+        Threads that search rows in no base; a base is scanned by one.
     """
 
     def __init__(

@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 _FOLDERS = ("segments", "bases", "heads")
 
-Scope = tuple[list[SegmentEntry], Manifest]
-
 
 def collect(
     stores: Stores,

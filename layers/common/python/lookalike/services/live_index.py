@@ -92,7 +92,7 @@ class LiveIndex:
     clock
         Epoch seconds.
     threads
-        Threads of one search.
+        Threads that search rows in no base; a base is scanned by one.
     """
 
     def __init__(
