@@ -25,7 +25,7 @@ class Settings:
     images_bucket: str = "lookalike-images"
     """Bucket that product photos are uploaded to."""
     index_bucket: str = "lookalike-index"
-    """Bucket for segments, thumbnails and query uploads."""
+    """Bucket for everything that is made of photos and searches, and for query uploads."""
     products_table: str = "lookalike-products"
     """Table of product records."""
     failures_table: str = "lookalike-failures"
@@ -88,6 +88,8 @@ class Settings:
     """Seconds for which image URLs in answers open."""
     search_retention_days: int = 90
     """Days after which an entry of the search log may be dropped."""
+    query_retention_s: float = 86_400.0
+    """Seconds for which a search can be explained: its photos are kept so long; 0 keeps nothing."""
     log_level: str = "INFO"
     """Level of the structured log."""
 

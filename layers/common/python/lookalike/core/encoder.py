@@ -15,6 +15,7 @@ import onnxruntime
 from PIL import Image
 
 from lookalike.core.encoders import EncoderRecord, space_id
+from lookalike.core.geometry import seen_square
 from lookalike.core.pooling import POOLINGS, pool
 
 Array = npt.NDArray[np.float32]
@@ -56,8 +57,7 @@ def preprocess(images: Sequence[Image.Image], record: EncoderRecord) -> Array:
     shift = np.array(record.mean, dtype=np.float32)[:, None, None] * scale
     batch = np.empty((len(images), 3, size, size), dtype=np.float32)
     for row, image in zip(batch, images, strict=True):
-        side = min(image.size) * size / record.resize_side
-        left, top = (image.width - side) / 2, (image.height - side) / 2
+        left, top, side = seen_square(*image.size, record)
         box = (left, top, left + side, top + side)
         pixels = np.asarray(image.resize((size, size), resampling, box=box))
         np.multiply(pixels.transpose(2, 0, 1), scale, out=row)

@@ -118,6 +118,13 @@ class NotFound(Reject):
     title = "Not found"
 
 
+class Gone(Reject):
+    """What is named existed and does not any more: an expired query, a deleted product."""
+
+    status = 410
+    title = "Gone"
+
+
 class TooLarge(Reject):
     """The body or image is over a limit."""
 

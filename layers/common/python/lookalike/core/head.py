@@ -34,6 +34,7 @@ class Head:
 
     ``mean`` is (dim_in,) and ``components`` (dim_out, dim_in), both None for the identity;
     ``centroids`` is (shards, dim_out), L2-normalised, None when there is one shard. All float32.
+    ``digest`` names the head's file, "" for one that was not read from a file.
     """
 
     dim_in: int
@@ -41,6 +42,7 @@ class Head:
     mean: Float32 | None = None
     components: Float32 | None = None
     centroids: Float32 | None = None
+    digest: str = ""
 
     @classmethod
     def identity(cls, dim: int) -> Head:

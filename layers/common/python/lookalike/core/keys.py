@@ -123,7 +123,26 @@ def head_key(catalogue: str, digest: str) -> str:
     return f"heads/{catalogue}/{digest}.head"
 
 
+def image_digest(key: str, etag: str) -> str:
+    """32 hex digits that name one version of one image: what is derived of it is named so."""
+    return hashlib.blake2b(f"{key}\n{etag}".encode(), digest_size=16).hexdigest()
+
+
 def thumbnail_key(key: str, etag: str) -> str:
     """Where the WebP thumbnail of one version of one image lives in the index bucket."""
-    digest = hashlib.blake2b(f"{key}\n{etag}".encode(), digest_size=16).hexdigest()
-    return f"thumbnails/{digest}.webp"
+    return f"thumbnails/{image_digest(key, etag)}.webp"
+
+
+def map_key(space: str, key: str, etag: str) -> str:
+    """Where the feature map of one version of one image lives in the index bucket."""
+    return f"maps/{space}/{image_digest(key, etag)}.map"
+
+
+def query_key(query_id: str) -> str:
+    """Where what a search was made with lives in the index bucket; in order of time (ULIDs)."""
+    return f"queries/{query_id}.query"
+
+
+def explanation_key(pair: str, name: str) -> str:
+    """Where a cached explanation lives in the index bucket; ``pair`` names what it is of."""
+    return f"explanations/{pair}/{name}"

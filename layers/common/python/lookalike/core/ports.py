@@ -197,7 +197,7 @@ class Stores:
 
     ``images`` is the merchant's bucket.
 
-    ``index`` is ours: segments, bases, heads, thumbnails, query uploads.
+    ``index`` is ours: segments, bases, heads, thumbnails, maps, queries, explanations, uploads.
     """
 
     images: ObjectStore

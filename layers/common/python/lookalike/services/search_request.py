@@ -14,10 +14,11 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class QueryInput:
-    """One of image bytes, a stored product or a presigned upload.
+    """One of image bytes, a stored product, a presigned upload or a part of an earlier search.
 
     ``crop`` is (x, y, width, height) of the upright image, in pixels, or in fractions when no
-    number is over 1. ``weight`` is this input's share among several.
+    number is over 1. ``cells`` are (row, column) of the grid that explanations of the search
+    ``query_id`` have for its side. ``weight`` is this input's share among several.
     """
 
     image: bytes | None = None
@@ -25,6 +26,8 @@ class QueryInput:
     upload_key: str | None = None
     crop: Box | None = None
     weight: float = 1.0
+    query_id: str | None = None
+    cells: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class SearchRequest:
     """What to look for and how much to answer.
 
     Products in ``not_like`` are left out of the results. ``exact`` compares with every row, as the
-    reference for searches that do not.
+    reference for searches that do not. With ``explain`` what explanations need is kept for a while;
+    their URLs begin with ``base_url``.
     """
 
     catalogue: str
@@ -42,6 +46,8 @@ class SearchRequest:
     not_like: tuple[str, ...] = ()
     min_score: float | None = None
     exact: bool = False
+    explain: bool = True
+    base_url: str = ""
 
     @property
     def kind(self) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lookalike.core.errors import CorruptFile, Unindexable, Vanished
 from lookalike.core.head import Head, decode_head
 from lookalike.core.keys import content_digest, head_key, segment_key
@@ -51,7 +53,7 @@ def read_head(store: ObjectStore, catalogue: str, digest: str) -> Head:
         raise CorruptFile(f"head {name} cannot be read: {error}") from error
     if found is None:
         raise Vanished(f"head {name} is not in the bucket")
-    return decode_head(found[1], name)
+    return replace(decode_head(found[1], name), digest=digest)
 
 
 def write_segment(store: ObjectStore, catalogue: str, body: bytes) -> str:
