@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lookalike.core.pooling import FLOOR, POOLINGS, border_saliency, pool, uniform
+from lookalike.core.pooling import (
+    FLOOR,
+    POOLINGS,
+    UNSURE_CONTRAST,
+    border_contrast,
+    border_saliency,
+    pool,
+    uniform,
+)
 
 MAPS = arrays(
     np.float32,
@@ -102,3 +110,37 @@ def test_no_images_give_no_rows() -> None:
     maps = np.empty((0, 6, 5, 5), dtype=np.float32)
 
     assert pool(maps, border_saliency(maps)).shape == (0, 6)
+
+
+def test_border_contrast_by_hand() -> None:
+    """The ring (1, 0) around cells that sum to (1, √3): at 60°, 1 - cos 60° = 0.5."""
+    maps = np.zeros((1, 2, 4, 4), dtype=np.float32)
+    maps[0, 0] = 1
+    maps[0, :, 1:3, 1:3] = 0
+    maps[0, 0, 1, 1] = 1
+    maps[0, 1, 2, 2] = np.sqrt(3)
+
+    np.testing.assert_allclose(border_contrast(maps), [0.5], rtol=1e-6)
+
+
+def test_a_product_that_fills_the_image_has_no_border_contrast() -> None:
+    generator = np.random.default_rng(0)
+    everywhere = generator.uniform(0.9, 1.1, (1, 8, 9, 9)).astype(np.float32)
+    in_the_middle = everywhere.copy()
+    in_the_middle[:, :6, 1:8, 1:8] = 0
+
+    filled, framed = border_contrast(np.concatenate([everywhere, in_the_middle]))
+
+    assert filled < 0.01
+    assert framed > UNSURE_CONTRAST
+
+
+@given(maps=MAPS)
+def test_border_contrast_is_between_0_and_1(maps: np.ndarray) -> None:
+    contrast = border_contrast(maps)
+
+    assert contrast.dtype == np.float32
+    assert contrast.shape == (len(maps),)
+    assert (contrast >= -1e-6).all() and (contrast <= 1 + 1e-6).all()
+    if min(maps.shape[2:]) <= 2:
+        assert not contrast.any()

@@ -1,6 +1,7 @@
 """Pooling: how the cells of a feature map become one embedding, g = Σ_x w(x)·A(x) with Σ w = 1.
 
 Pure numpy, vectorised over the batch. Refuses nothing: a map without contrast gets uniform weights.
+Tight crops are pooled like any other image (docs/decisions/0012-tight-crops.md says why).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ Weighting = Callable[[Array], Array]
 # A cell that looks exactly like the border still counts a little, so that Σ w is never zero.
 FLOOR = np.float32(0.001)
 TINY = np.float32(1e-12)
+
+UNSURE_CONTRAST = 0.35
+"""Border contrast below which border saliency does not tell product from background."""
 
 
 def uniform(maps: Array) -> Array:
@@ -68,6 +72,37 @@ def border_saliency(maps: Array) -> Array:
     weights = np.where(flat, 1.0, (distance - low) / np.where(flat, 1.0, span) + FLOOR)
     weights /= weights.sum(axis=1, keepdims=True)
     return weights.reshape(count, height, width).astype(np.float32, copy=False)
+
+
+def border_contrast(maps: Array) -> Array:
+    """How unlike its middle an image's border is: 1 − cos(mean of the ring, mean of what it rings).
+
+    Border saliency always finds about half of the cells salient, also where the product fills the
+    image and touches all edges. This says whether it has something to go by: below
+    `UNSURE_CONTRAST` it has not (docs/explanations.md has the measurement).
+
+    Parameters
+    ----------
+    maps
+        (n, C, h, w) float32 feature maps.
+
+    Returns
+    -------
+    Array
+        (n,) float32, from 0 to 1 for maps without negative values; 0 where there is nothing inside
+        the ring, or nothing at all in either.
+    """
+    count, channels, height, width = maps.shape
+    cells = maps.reshape(count, channels, height * width)
+    ring = _border_cells(height, width)
+    if len(ring) == height * width:
+        return np.zeros(count, dtype=np.float32)
+    border = cells[:, :, ring].sum(axis=2)
+    middle = cells.sum(axis=2) - border
+    dots = np.einsum("nc,nc->n", border, middle)
+    lengths = np.linalg.norm(border, axis=1) * np.linalg.norm(middle, axis=1)
+    contrast: Array = np.where(lengths > TINY, 1.0 - dots / np.maximum(lengths, TINY), 0.0)
+    return contrast.astype(np.float32, copy=False)
 
 
 def _border_cells(height: int, width: int) -> npt.NDArray[np.intp]:
