@@ -17,7 +17,7 @@ from PIL import Image
 from lookalike.adapters.failing import FailingStores
 from lookalike.core.errors import Conflict, CorruptFile, Unavailable, Vanished
 from lookalike.core.images import ImageLimits
-from lookalike.core.keys import segment_key
+from lookalike.core.keys import map_key, segment_key
 from lookalike.core.ports import Stores
 from lookalike.core.types import (
     BaseEntry,
@@ -256,18 +256,52 @@ def test_new_metadata_reads_photos_for_another_space(system, photo):
     system.check(("g2", OTHER))
 
 
-def forget_segments(system: System) -> None:
-    """As after a compaction whose grace is over."""
-    for info in list(system.stores.index.list("segments/")):
-        system.stores.index.delete(info.key)
+def forget(system: System, *folders: str) -> None:
+    """As after a compaction whose grace is over; without ``maps`` as before maps were stored."""
+    for folder in folders:
+        for info in list(system.stores.index.list(f"{folder}/")):
+            system.stores.index.delete(info.key)
     for entry in system.entries(SPACE):
         system.stores.registry.remove([entry])
 
 
-def test_new_metadata_reads_photos_whose_rows_were_moved_a_few_at_a_time(system, photo):
+def test_new_metadata_takes_moved_rows_from_the_stored_maps(system, photo):
+    """No photo is read, in one space and in two."""
+    system.upload({"shop/boot/front.jpg": photo(1)})
+    system.announce("g2", OTHER)
+    system.upload({"shop/hat/a.jpg": photo(2), "shop/hat/b.jpg": photo(3)})
+    forget(system, "segments")
+    reads = read_keys(system)
+    encoded = [system.encoder_of(space).encoded for space in (SPACE, OTHER)]
+    system.upload({"shop/hat/product.json": b'{"price": 3}'})
+    assert reads == ["shop/hat/product.json"]
+    lineage = system.stores.lineages.get("shop")
+    system.stores.lineages.put(replace(lineage, beside=None))
+    system.upload({"shop/boot/product.json": b'{"price": 4}'})
+    assert reads == ["shop/hat/product.json", "shop/boot/product.json"]
+    assert [system.encoder_of(space).encoded for space in (SPACE, OTHER)] == encoded
+    system.check((SPACE, SPACE))
+
+
+def test_new_metadata_reads_the_photo_whose_map_cannot_be_read(system, photo, caplog):
+    system.upload({"shop/boot/front.jpg": photo(1), "shop/boot/side.jpg": photo(2)})
+    forget(system, "segments")
+    etag = system.products()[0].views["shop/boot/side.jpg"].etag
+    name = map_key(SPACE, "shop/boot/side.jpg", etag)
+    whole = system.stores.index.get(name, 10**6)[1]
+    system.stores.index.put_object(name, whole[:-1])
+    reads = read_keys(system)
+    system.upload({"shop/boot/product.json": b'{"price": 3}'})
+    assert reads == ["shop/boot/product.json", "shop/boot/side.jpg"]
+    assert name in caplog.text
+    assert system.stores.index.get(name, 10**6)[1] == whole
+    system.check((SPACE, SPACE))
+
+
+def test_new_metadata_reads_photos_without_maps_a_few_at_a_time(system, photo):
     files = {f"shop/boot/v{seed:02d}.jpg": photo(seed) for seed in range(25)}
     system.upload(files)
-    forget_segments(system)
+    forget(system, "segments", "maps")
 
     def searchable() -> dict[str, float]:
         views = [view for item in system.products() for view in item.views.values()]
@@ -319,7 +353,7 @@ def change_while_reading(system: System, change: Callable[[], None]) -> None:
 
 def test_a_photo_that_is_overwritten_before_it_is_read_again(system, photo):
     system.upload({"shop/boot/a.jpg": photo(0), "shop/boot/b.jpg": photo(1)})
-    forget_segments(system)
+    forget(system, "segments", "maps")
     images = system.stores.images
     change_while_reading(system, lambda: images.put_object("shop/boot/a.jpg", photo(5)))
     system.upload({"shop/boot/product.json": b'{"price": 3}'})
@@ -328,7 +362,7 @@ def test_a_photo_that_is_overwritten_before_it_is_read_again(system, photo):
 
 def test_a_photo_that_is_deleted_before_it_is_read_again(system, photo):
     system.upload({"shop/boot/a.jpg": photo(0), "shop/boot/b.jpg": photo(1)})
-    forget_segments(system)
+    forget(system, "segments", "maps")
     change_while_reading(system, lambda: system.stores.images.delete("shop/boot/a.jpg"))
     system.upload({"shop/boot/product.json": b'{"price": 3}'})
     assert list(system.views()) == ["shop/boot/b.jpg"]
@@ -338,7 +372,7 @@ def test_a_photo_that_is_deleted_before_it_is_read_again(system, photo):
 
 def test_a_photo_that_turns_bad_before_it_is_read_again(system, photo):
     system.upload({"shop/boot/a.jpg": photo(0), "shop/boot/b.jpg": photo(1)})
-    forget_segments(system)
+    forget(system, "segments", "maps")
     etag = hashlib.md5(b"no photo", usedforsecurity=False).hexdigest()
     system.stores.failures.put(
         Failure("shop", "shop/boot/a.jpg", "not-an-image", "It was bad before.", etag, 1.0, 3)
@@ -359,7 +393,7 @@ def test_a_photo_that_turns_bad_before_it_is_read_again(system, photo):
 def test_a_photo_that_cannot_be_read_again_just_now_holds_up_its_product_alone(system, photo):
     files = {"shop/boot/a.jpg": photo(0), "shop/boot/b.jpg": photo(1), "shop/hat.jpg": photo(2)}
     system.upload(files)
-    forget_segments(system)
+    forget(system, "segments", "maps")
     before = system.products()
     images = system.stores.images
     original = images.get
@@ -482,10 +516,10 @@ def test_stats_tell_of_the_index_and_of_the_build_beside_it(system, photo):
     assert catalogue.health().catalogues == 1
 
 
-def test_the_sweep_counts_every_catalogue(system, photo, clock):
+def test_the_sweep_counts_every_catalogue(system, photo, clock, pool):
     system.upload({"shop/a.jpg": photo(0), "other/b.jpg": photo(1), "third/bad.jpg": b"no photo"})
     for name in ("shop", "other", "third"):
         system.stores.counts.set(name, replace(system.stores.counts.all()[name], products=9))
-    assert Sweep(system.stores, clock).run(deadline=float("inf")).queued == 0
+    assert Sweep(system.stores, pool, clock, 0).run(deadline=float("inf")).queued == 0
     found = system.stores.counts.all()
     assert [found[name].products for name in ("shop", "other", "third")] == [1, 1, 0]

@@ -128,9 +128,14 @@ def image_digest(key: str, etag: str) -> str:
     return hashlib.blake2b(f"{key}\n{etag}".encode(), digest_size=16).hexdigest()
 
 
-def thumbnail_key(key: str, etag: str) -> str:
-    """Where the WebP thumbnail of one version of one image lives in the index bucket."""
-    return f"thumbnails/{image_digest(key, etag)}.webp"
+def thumbnail_key(key: str, etag: str, uploaded_at: float) -> str:
+    """Where the WebP thumbnail of one upload of an image lives in the index bucket.
+
+    The same image uploaded again has another name: what a sweep is about to delete for being old
+    and of no use cannot come back.
+    """
+    upload = f"{etag}\n{int(uploaded_at)}"
+    return f"thumbnails/{image_digest(key, upload)}.webp"
 
 
 def map_key(space: str, key: str, etag: str) -> str:

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from lookalike.core.encoder import Encoder
+from lookalike.core.feature_map import encode_map
+from lookalike.core.keys import map_key
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.reconcile import NewView, Postponed
 from lookalike.core.segment import Row
 from lookalike.core.types import Generation, Product, View
 from lookalike.services.append import append_rows
+from lookalike.services.feature_maps import MAP_TYPE
 from lookalike.services.observe import Observer
 
 logger = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ class Brought:
 
 
 class PhotoReader:
-    """Encodes the photos of live views and appends the rows that their records name.
+    """Encodes the photos of live views, stores their maps and appends the rows their records name.
 
     Parameters
     ----------
@@ -125,8 +128,14 @@ class PhotoReader:
                 logger.info("%s has changed; its own event brings it", view.key)
         if not same:
             return []
-        embeddings = encoder.encode(np.concatenate(pixels)).embeddings
+        encoded = encoder.encode(np.concatenate(pixels))
+        names = [map_key(encoder.space, view.key, view.etag) for _, view in same]
+        files = [
+            (name, encode_map(maps), MAP_TYPE)
+            for name, maps in zip(names, encoded.maps, strict=True)
+        ]
+        list(self._pool.map(lambda file: self._stores.index.put(*file), files))
         return [
             Row(view.key, view.version, embedding, product.attributes)
-            for (product, view), embedding in zip(same, embeddings, strict=True)
+            for (product, view), embedding in zip(same, encoded.embeddings, strict=True)
         ]

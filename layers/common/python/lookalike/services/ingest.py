@@ -2,9 +2,9 @@
 
 Level-triggered: a key is a hint to look, never a statement of what happened. One pass observes the
 objects, decides per product (`lookalike.core.reconcile`), and commits in an order in which a crash
-between any two steps is finished by the redelivery: thumbnails and segments, registry entries in
-each of the catalogue's generations, product record (the flip that makes a view live), failure
-records, counts, then one more look at each object.
+between any two steps is finished by the redelivery: thumbnails, feature maps and segments, registry
+entries in each of the catalogue's generations, product record (the flip that makes a view live),
+failure records, counts, then one more look at each object.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 
 from lookalike.core.encoder import Encoder
 from lookalike.core.errors import Conflict, Retry, Unavailable
-from lookalike.core.keys import catalogue_of
+from lookalike.core.feature_map import encode_map
+from lookalike.core.keys import catalogue_of, map_key
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.reconcile import (
     Gone,
@@ -44,6 +45,7 @@ from lookalike.core.types import (
 )
 from lookalike.services.append import append_rows
 from lookalike.services.failures import file_failure
+from lookalike.services.feature_maps import MAP_TYPE
 from lookalike.services.ingest_pass import Pass, ProductId
 from lookalike.services.observe import Observer
 
@@ -236,15 +238,18 @@ class Ingest:
         self._encode(state, [key for keys in state.keys_of.values() for key in keys])
         for product_id in list(state.after):
             state.copy_rows(self._stores.index, product_id)
+            # Compaction has moved the rows, or they are needed in another space, too.
+            state.pool_maps(self._stores.index, self._pool, product_id)
             while missing := state.missing(product_id):
-                # Compaction has moved the rows, or a generation of another space is being built:
-                # the photos are read once more, a few at a time.
+                # No map is stored yet: the photos are read once more, a few at a time.
                 self._read_again(state, product_id, missing[:_KEYS_AT_ONCE])
 
     def _encode(self, state: Pass, keys: Sequence[str]) -> None:
         """One batch an encoder for what was decoded and is wanted; then lets go of the pixels."""
         wanted = {
-            view.key for product_id in state.after for view in stale_views(state.after[product_id])
+            view.key: view
+            for product_id in state.after
+            for view in stale_views(state.after[product_id])
         }
         batches: dict[str, dict[str, Float32]] = defaultdict(dict)
         for key in keys:
@@ -254,8 +259,9 @@ class Ingest:
             state.seen[key] = replace(state.seen[key], pixels={})
         for space, batch in batches.items():
             encoded = self._encoder_of(space).encode(np.concatenate(list(batch.values())))
-            for key, embedding in zip(batch, encoded.embeddings, strict=True):
+            for key, embedding, maps in zip(batch, encoded.embeddings, encoded.maps, strict=True):
                 state.embeddings.setdefault(key, {})[space] = embedding
+                state.maps[map_key(space, key, wanted[key].etag)] = encode_map(maps)
 
     def _read_again(self, state: Pass, product_id: ProductId, keys: list[str]) -> None:
         """Look at photos of known views as if they were new, and decide with what is seen."""
@@ -282,12 +288,13 @@ class Ingest:
         stale: dict[str, list[tuple[Product, View]]] = defaultdict(list)
         for (catalogue, _), after in state.after.items():
             stale[catalogue] += [(after, view) for view in stale_views(after)]
-        thumbnails = {
-            seen.observation.thumbnail: seen.thumbnail
+        files = [(name, body, MAP_TYPE) for name, body in state.maps.items()]
+        files += [
+            (seen.observation.thumbnail, seen.thumbnail, "image/webp")
             for key, seen in state.seen.items()
             if key in state.embeddings and isinstance(seen.observation, NewView)
-        }
-        list(self._pool.map(self._put_thumbnail, thumbnails.items()))
+        ]
+        list(self._pool.map(lambda file: self._stores.index.put(*file), files))
         place: dict[tuple[str, str], tuple[str, int]] = {}
         for catalogue, views in stale.items():
             if views:
@@ -335,9 +342,6 @@ class Ingest:
             if stored is None or stored.generations != lineage.generations:
                 raise
             return stored
-
-    def _put_thumbnail(self, item: tuple[str, bytes]) -> None:
-        self._stores.index.put(item[0], item[1], "image/webp")
 
     def _commit_products(self, state: Pass) -> None:
         def flip(product_id: ProductId) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from lookalike.core.errors import CorruptFile, Retry, Vanished
@@ -11,6 +12,7 @@ from lookalike.core.ports import ObjectStore
 from lookalike.core.reconcile import Postponed, stale_views
 from lookalike.core.segment import Float32, Segment
 from lookalike.core.types import Counts, Failure, Lineage, Product
+from lookalike.services.feature_maps import stored_embedding
 from lookalike.services.observe import Seen
 from lookalike.services.segments import read_segment, row_of
 
@@ -25,8 +27,8 @@ class Pass:
 
     ``lineages`` are as they were when the pass began, with those of new catalogues not stored yet.
     An append that does not know of a generation is over ``settle_s`` after its announcement, so
-    they must not outlive the pass. ``embeddings`` are by key, then by space. Keys in ``again`` need
-    another pass.
+    they must not outlive the pass. ``embeddings`` are by key, then by space. ``maps`` are files to
+    be written, by their index-bucket key. Keys in ``again`` need another pass.
     """
 
     seen: dict[str, Seen]
@@ -36,6 +38,7 @@ class Pass:
     lineages: dict[str, Lineage]
     after: dict[ProductId, Product] = field(default_factory=dict)
     embeddings: dict[str, dict[str, Float32]] = field(default_factory=dict)
+    maps: dict[str, bytes] = field(default_factory=dict)
     segments: dict[tuple[str, str], Segment | None] = field(default_factory=dict)
     again: set[str] = field(default_factory=set)
     changes: defaultdict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
@@ -66,6 +69,26 @@ class Pass:
                 embedding = row_of(segment, view)
                 if embedding is not None:
                     self.embeddings[key] = {segment.encoder: embedding}
+
+    def pool_maps(self, index: ObjectStore, pool: Executor, product_id: ProductId) -> None:
+        """Make embeddings of views whose photo is the same from their stored feature maps.
+
+        They are there in each space that the photo was encoded in.
+        """
+        spaces = self.spaces(product_id[0])
+        asked = [(key, space) for key in self.missing(product_id) for space in spaces]
+        views = self.before[product_id].views
+
+        def embedding_of(item: tuple[str, str]) -> Float32 | None:
+            key, space = item
+            return stored_embedding(index, space, key, views[key].etag)
+
+        found: defaultdict[str, dict[str, Float32]] = defaultdict(dict)
+        for (key, space), embedding in zip(asked, pool.map(embedding_of, asked), strict=True):
+            if embedding is not None:
+                found[key][space] = embedding
+        complete = {key: item for key, item in found.items() if len(item) == len(spaces)}
+        self.embeddings.update(complete)
 
     def again_later(self, product_id: ProductId) -> None:
         """Leave a product to the next pass."""

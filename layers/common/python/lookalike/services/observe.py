@@ -162,7 +162,7 @@ class Observer:
             from_user_metadata(info.metadata),
             decoded.width,
             decoded.height,
-            thumbnail_key(key, info.etag),
+            thumbnail_key(key, info.etag, info.last_modified),
         )
         pixels = {
             encoder.space: preprocess([decoded.image], encoder.record) for encoder in encoders

@@ -1,81 +1,143 @@
 """Compares bucket and records and asks for whatever differs to be looked at again.
 
-Picks up lost events and buckets that existed before, and sets the counts right.
+Picks up lost events and buckets that existed before, sets the counts right, and has deleted what
+was derived from photos and searches that are gone.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
 
 from lookalike.core.keys import PRODUCT_DOCUMENT, product_of
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import Counts, ObjectInfo, Product
+from lookalike.services.derived import (
+    DERIVED_AGE_S,
+    DerivedFiles,
+    Needed,
+    OutOfTime,
+    fingerprint,
+)
 
 logger = logging.getLogger(__name__)
 
 _PAGE = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SweepReport:
-    """What a sweep saw.
+    """What a sweep saw and deleted.
 
     ``queued`` keys differ from their records; ``finished`` unless time ran out.
     """
 
-    objects: int
-    products: int
-    queued: int
-    finished: bool
+    objects: int = 0
+    products: int = 0
+    queued: int = 0
+    deleted_queries: int = 0
+    deleted_explanations: int = 0
+    deleted_thumbnails: int = 0
+    deleted_maps: int = 0
+    finished: bool = False
 
 
 class Sweep:
     """The use case behind the *sweep* function.
 
-    Safe beside anything: it writes only counts and hints.
+    Safe beside anything: it writes only counts and hints, and deletes only what nobody can need.
+
+    Parameters
+    ----------
+    stores
+        Where to look.
+    pool
+        Runs deletions side by side.
+    clock
+        Epoch seconds.
+    query_retention_s
+        Seconds for which searches can be explained.
     """
 
-    def __init__(self, stores: Stores, clock: Clock) -> None:
+    def __init__(
+        self, stores: Stores, pool: Executor, clock: Clock, query_retention_s: float
+    ) -> None:
         self._stores = stores
+        self._derived = DerivedFiles(stores.index, pool, clock)
         self._clock = clock
+        self._query_retention_s = query_retention_s
 
     def run(self, deadline: float) -> SweepReport:
-        """Compare everything once, stopping at epoch second ``deadline``."""
+        """Compare and tidy everything once, stopping at epoch second ``deadline``."""
+        report = SweepReport()
+        begun = self._clock()
+        expired = begun - self._query_retention_s
+        delete = self._derived.delete
+        try:
+            # First what a shopper was promised, which is quick: its names are in order of time.
+            for count in delete("queries", expired, deadline, in_order_of_time=True):
+                report.deleted_queries += count
+            needed = Needed(self._stores.lineages.all())
+            in_bucket = self._compare_objects(report, needed, deadline)
+            self._compare_products(report, needed, in_bucket, deadline)
+            for count in delete("explanations", expired, deadline):
+                report.deleted_explanations += count
+            old = begun - DERIVED_AGE_S
+            for count in delete("thumbnails", old, deadline, unless=needed):
+                report.deleted_thumbnails += count
+            for count in delete("maps", old, deadline, unless=needed):
+                report.deleted_maps += count
+            report.finished = True
+        except OutOfTime:
+            logger.warning("time ran out before the end of the sweep")
+        return report
+
+    def _compare_objects(self, report: SweepReport, needed: Needed, deadline: float) -> set[bytes]:
+        """Ask for objects that differ from their records; gives what the bucket holds."""
         in_bucket: set[bytes] = set()
-        objects = queued = products = 0
         listing = (info for info in self._stores.images.list("") if not info.key.endswith("/"))
         while page := list(islice(listing, _PAGE)):
-            if self._clock() > deadline:
-                return SweepReport(objects, products, queued, finished=False)
-            in_bucket.update(_fingerprint(info.key) for info in page)
-            objects += len(page)
-            queued += self._ask(self._differing(page))
+            self._check_time(deadline)
+            for info in page:
+                in_bucket.add(fingerprint(info.key))
+                needed.add_object(info)
+            report.objects += len(page)
+            report.queued += self._ask(self._differing(page))
+        return in_bucket
+
+    def _compare_products(
+        self, report: SweepReport, needed: Needed, in_bucket: set[bytes], deadline: float
+    ) -> None:
+        """Ask for what has left the bucket, and set the counts."""
         known = {item.catalogue for item in self._stores.lineages.all()}
         for catalogue in sorted(known | self._stores.counts.all().keys()):
             failed, asked = self._check_failures(catalogue, in_bucket)
-            queued += asked
+            report.queued += asked
             counts = Counts(failures=failed)
             for records in self._pages(catalogue):
-                if self._clock() > deadline:
-                    return SweepReport(objects, products, queued, finished=False)
-                products += len(records)
+                self._check_time(deadline)
+                report.products += len(records)
+                for product in records:
+                    needed.add_product(product)
                 vanished = [
                     key
                     for product in records
                     for key in product.object_keys
-                    if _fingerprint(key) not in in_bucket
+                    if fingerprint(key) not in in_bucket
                 ]
-                queued += self._ask(vanished)
+                report.queued += self._ask(vanished)
                 counts += Counts(
                     sum(bool(product.views) for product in records),
                     sum(len(product.views) for product in records),
                 )
             self._stores.counts.set(catalogue, counts)
-        return SweepReport(objects, products, queued, finished=True)
+
+    def _check_time(self, deadline: float) -> None:
+        if self._clock() > deadline:
+            raise OutOfTime
 
     def _differing(self, page: list[ObjectInfo]) -> list[str]:
         """Keys whose object is neither what its record says nor what its failure says."""
@@ -110,7 +172,7 @@ class Sweep:
             failures, after = self._stores.failures.page(catalogue, _PAGE, after)
             count += len(failures)
             asked += self._ask(
-                [item.key for item in failures if _fingerprint(item.key) not in in_bucket]
+                [item.key for item in failures if fingerprint(item.key) not in in_bucket]
             )
         return count, asked
 
@@ -123,7 +185,3 @@ def _agrees(product: Product | None, info: ObjectInfo) -> bool:
         return view.etag == info.etag and int(view.last_modified) == int(info.last_modified)
     document = product.document if info.key.endswith(f"/{PRODUCT_DOCUMENT}") else None
     return document is not None and document.etag == info.etag
-
-
-def _fingerprint(key: str) -> bytes:
-    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
