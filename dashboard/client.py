@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -62,6 +63,11 @@ class Api:
     async def similar(self, product_id: str, options: Mapping[str, str | int]) -> Json:
         """Products that look like a stored one."""
         return await self._call("POST", "/search", options, json={"product_id": product_id})
+
+    async def explanation(self, url: str) -> Json:
+        """Why a result matches; ``url`` is its ``explanation_url``."""
+        _, path, rest = urlsplit(url).path.partition("/explanations/")
+        return await self._call("GET", path + rest, {})
 
     async def stats(self) -> Json:
         """What every catalogue holds."""

@@ -36,7 +36,16 @@ a { color: inherit; }
                  flex: 1; }
 .result .title { font-weight: 600; line-height: 1.3; overflow-wrap: anywhere; }
 .result .quiet, .quiet { color: var(--quiet); font-size: 13px; overflow-wrap: anywhere; }
-.result .like { margin-top: auto; padding-top: 6px; font-size: 13px; }
+.result .like { margin-top: auto; padding-top: 6px; font-size: 13px; display: flex; gap: 8px;
+                justify-content: space-between; align-items: baseline; }
+.why { font: inherit; color: inherit; background: none; border: 1px solid var(--line);
+       border-radius: 999px; padding: 2px 10px; cursor: pointer; }
+.why:hover, .why:focus-visible { border-color: currentColor; }
+.pair { display: block; max-width: 100%; max-height: 68vh; margin: 0 auto; border-radius: 10px; }
+.facts { display: grid; grid-template-columns: max-content 1fr; gap: 6px 16px;
+         margin: 16px 0 0; }
+.facts dt { color: var(--quiet); }
+.facts dd { margin: 0; font-variant-numeric: tabular-nums; }
 .score { display: flex; align-items: center; gap: 8px; font-variant-numeric: tabular-nums; }
 .score .bar { flex: 1; height: 4px; border-radius: 2px; background: var(--line); }
 .score .bar span { display: block; height: 100%; border-radius: 2px; background: #3b9a92; }

@@ -23,7 +23,7 @@ GATEWAY_RESPONSES: dict[str, tuple[int, str, str, str]] = {
         413,
         "too-large",
         "Too large",
-        "The body is too large: images over 4.5 MB go through POST /uploads.",
+        "The body is too large: images over 4.5 MB (in JSON, 3.3 MB) go through POST /uploads.",
     ),
     "UNSUPPORTED_MEDIA_TYPE": (
         415,
@@ -65,11 +65,14 @@ def finish_api(properties: Json) -> Json:
     """Add unknown methods and gateway responses to the API that Chalice described."""
     finished = copy.deepcopy(properties)
     definition = finished["DefinitionBody"]
+    # All bodies, both ways: it looks at the request's Accept only, which clients need not send, to
+    # decide whether an answer in base64 is decoded.
+    definition["x-amazon-apigateway-binary-media-types"] = ["*/*"]
     for methods in definition["paths"].values():
         # The function answers a wrong method with 405 and Allow; the gateway alone would say that
         # the route does not exist.
         methods[ANY_METHOD] = _any_method(next(iter(methods.values())))
-        _keep_pages_from_deleting(methods)
+        _mend_preflight(methods)
     definition["x-amazon-apigateway-gateway-responses"] = {
         name: gateway_response(*problem) for name, problem in GATEWAY_RESPONSES.items()
     }
@@ -96,7 +99,7 @@ def gateway_response(status: int, kind: str, title: str, detail: str) -> Json:
     }
 
 
-def _keep_pages_from_deleting(methods: Json) -> None:
+def _mend_preflight(methods: Json) -> None:
     """A web page of any origin may search; it may not delete."""
     if (preflight := methods.get("options")) is None:
         return
@@ -104,6 +107,8 @@ def _keep_pages_from_deleting(methods: Json) -> None:
     allowed = answer["responseParameters"][ALLOW_METHODS].strip("'").split(",")
     kept = ",".join(method for method in allowed if method != "DELETE")
     answer["responseParameters"][ALLOW_METHODS] = f"'{kept}'"
+    # Or the gateway fails to make binary what the mock answers.
+    answer["contentHandling"] = "CONVERT_TO_TEXT"
 
 
 def _any_method(method: Json) -> Json:

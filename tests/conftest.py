@@ -26,6 +26,7 @@ from lookalike.adapters.memory import (
 )
 from lookalike.core.encoder import Encoded, preprocess
 from lookalike.core.encoders import parse_space
+from lookalike.core.pooling import POOLINGS, pool
 from lookalike.core.ports import Stores
 
 
@@ -82,9 +83,10 @@ def photo() -> Callable[..., bytes]:
 
 
 class ToyEncoder:
-    """An encoder without a model: pixels scaled down to 8 x 8, seen through a random projection.
+    """An encoder without a model: a cell's activations are a random projection of 4 of its pixels.
 
-    Prepares images as its record says; equal photos have equal embeddings, (n, 24) float32.
+    Prepares and pools images as its record says; maps are (n, 24, side, side) float32, of both
+    signs.
     """
 
     def __init__(self, space: str) -> None:
@@ -93,16 +95,19 @@ class ToyEncoder:
         self.dim = 24
         self.min_side = 2 * self.record.resize_side
         self.encoded = 0
-        seed = zlib.crc32(space.encode())
-        self._projection = np.random.default_rng(seed).normal(size=(192, self.dim))
+        side = self.record.map_side
+        rng = np.random.default_rng(zlib.crc32(space.encode()))
+        self._projection = rng.normal(size=(side, side, 12, self.dim))
 
     def encode(self, batch: np.ndarray) -> Encoded:
         self.encoded += len(batch)
-        step = batch.shape[-1] // 8
-        small = batch[:, :, ::step, ::step][:, :, :8, :8].reshape(len(batch), -1)
-        projected = (small @ self._projection).astype(np.float32)
-        projected /= np.linalg.norm(projected, axis=1, keepdims=True)
-        return Encoded(projected, np.empty(0, np.float32), np.empty(0, np.float32))
+        side = self.record.map_side
+        picked = np.linspace(0, batch.shape[-1] - 1, 2 * side).astype(int)
+        pixels = batch[:, :, picked][:, :, :, picked].reshape(len(batch), 3, side, 2, side, 2)
+        cells = pixels.transpose(0, 2, 4, 1, 3, 5).reshape(len(batch), side, side, 12)
+        maps = np.einsum("nhwp,hwpc->nchw", cells, self._projection).astype(np.float32)
+        weights = POOLINGS[self.pooling](maps)
+        return Encoded(pool(maps, weights), maps, weights)
 
     def embed(self, images: list[Image.Image]) -> Encoded:
         return self.encode(preprocess(images, self.record))

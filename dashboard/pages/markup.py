@@ -22,11 +22,11 @@ def empty(title: str, detail: str) -> str:
 
 def result_grid(results: Sequence[Mapping[str, Any]], catalogue: str) -> str:
     """Search results as cards."""
-    cards = "".join(_card(result, catalogue) for result in results)
+    cards = "".join(_card(place, result, catalogue) for place, result in enumerate(results))
     return f'<div class="grid">{cards}</div>'
 
 
-def _card(result: Mapping[str, Any], catalogue: str) -> str:
+def _card(place: int, result: Mapping[str, Any], catalogue: str) -> str:
     product_id = str(result["product_id"])
     title = str(result.get("title") or product_id)
     score = float(result["score"])
@@ -36,6 +36,8 @@ def _card(result: Mapping[str, Any], catalogue: str) -> str:
     price = result.get("attributes", {}).get("price")
     if price is not None:
         facts.append(f"{price:.2f}" if isinstance(price, float) else str(price))
+    explained = safe_url(result.get("explanation_url"))
+    why = f'<button class="why" data-why="{place}">Why?</button>' if explained else ""
     return (
         '<article class="result">'
         f'<a href="{safe_url(result.get("image_url"))}" target="_blank" rel="noopener">'
@@ -45,9 +47,20 @@ def _card(result: Mapping[str, Any], catalogue: str) -> str:
         f'<div class="bar"><span style="width:{max(0.0, min(score, 1.0)):.0%}"></span></div></div>'
         f'<div class="title">{escape(title)}</div>'
         f'<div class="quiet">{escape(" · ".join(facts))}</div>'
-        f'<a class="like" href="?{like}">More like this</a>'
+        f'<div class="like"><a href="?{like}">More like this</a>{why}</div>'
         "</div></article>"
     )
+
+
+def picture(url: str) -> str:
+    """The picture of a query and a result side by side."""
+    return f'<img class="pair" src="{safe_url(url)}" alt="Which parts match which">'
+
+
+def explanation_facts(facts: Sequence[tuple[str, str]]) -> str:
+    """What an explanation says in figures and words, as (name, value)."""
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
+    return f'<dl class="facts">{rows}</dl>'
 
 
 def query_line(image: str, text: str) -> str:

@@ -10,6 +10,7 @@ import panel_material_ui as pmui
 
 from dashboard.client import Api, Json, Photo, Problem
 from dashboard.pages.markup import empty, query_line, result_grid
+from dashboard.pages.why import ResultCards, WhyDialog
 from dashboard.state import State
 from dashboard.theme import STYLE
 from lookalike.core.errors import LookalikeError
@@ -57,19 +58,21 @@ class SearchPage(pn.viewable.Viewer):
             severity="error", visible=False, sizing_mode="stretch_width", margin=(14, 0, 0, 0)
         )
         self._query = pn.pane.HTML("", stylesheets=[STYLE], visible=False, margin=(14, 0, 0, 0))
-        self._results = pn.pane.HTML(
-            NOTHING_YET, stylesheets=[STYLE], sizing_mode="stretch_width", margin=(14, 0)
-        )
+        self._results = ResultCards(html=NOTHING_YET, sizing_mode="stretch_width", margin=(14, 0))
+        self._found: list[Json] = []
+        self._why = WhyDialog(api)
         self._layout = pmui.Column(
             self._file,
             pmui.FlexBox(self._catalogue, self._count, self._filter, gap="12px"),
             self._problem,
             self._query,
             self._results,
+            self._why,
             sizing_mode="stretch_width",
             margin=0,
         )
         self._file.param.watch(self._on_photo, "value")
+        self._results.param.watch(self._on_why, "asked")
         for widget in (self._count, self._filter):
             widget.param.watch(self._on_option, "value")
         self._catalogue.param.watch(self._on_catalogue, "value")
@@ -111,23 +114,23 @@ class SearchPage(pn.viewable.Viewer):
         return await self._api.similar(self._state.like, options)
 
     def _show(self, answer: Json) -> None:
-        results = answer["results"]
+        results = self._found = answer["results"]
         took = float(answer["took_ms"].get("total", 0.0))
         what = self._photo.name if self._photo else f"Products like {self._state.like}"
         line = f"{what} · {len(results)} results in {took:.0f} ms"
         self._problem.visible = False
         self._query.param.update(object=query_line(_preview(self._photo), line), visible=True)
         if results:
-            self._results.object = result_grid(results, self._state.catalogue)
+            self._results.html = result_grid(results, self._state.catalogue)
         else:
-            self._results.object = empty(
+            self._results.html = empty(
                 "Nothing found", "The catalogue is empty, or the filter leaves nothing."
             )
 
     def _show_problem(self, problem: Problem) -> None:
         self._problem.param.update(title=problem.title, object=problem.detail, visible=True)
         self._query.visible = False
-        self._results.object = ""
+        self._results.html = ""
 
     async def _on_photo(self, event: Any) -> None:
         if not event.new:
@@ -140,6 +143,11 @@ class SearchPage(pn.viewable.Viewer):
         )
         self._state.like = ""
         await self.refresh()
+
+    async def _on_why(self, event: Any) -> None:
+        if 0 <= event.new < len(self._found):
+            self._results.asked = -1  # so that the same one may be asked again
+            await self._why.explain(self._found[event.new])
 
     async def _on_option(self, event: Any) -> None:
         if event.name == "like" and not event.new:

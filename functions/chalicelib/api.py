@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,10 +13,9 @@ from chalicelib.log import logger
 from lookalike.http.message import HttpAnswer, HttpRequest, json_answer
 from lookalike.http.problems import framework_problem, problem_answer, problem_of
 
-BINARY_TYPES = ["image/*", "multipart/form-data", "application/octet-stream"]
 # Nothing here depends on who asks (no cookies), so any page may search; infra/gateway.py takes
 # DELETE out of what pages are told they may do.
-CORS = CORSConfig(allow_origin="*", expose_headers=["Retry-After"], max_age=3600)
+CORS = CORSConfig(allow_origin="*", expose_headers=["Retry-After", "X-Cache"], max_age=3600)
 View = Callable[[HttpRequest], object]
 
 
@@ -62,7 +62,33 @@ def incoming(request: Request, path_parameters: Mapping[str, str]) -> HttpReques
         body=body if isinstance(body, bytes) else body.encode(),
         path=request.context.get("path", request.path),
         request_id=request.context.get("requestId", ""),
+        base_url=base_url(request),
     )
+
+
+def base_url(request: Request) -> str:
+    """What the API's absolute URLs begin with: "" when the event does not name its host."""
+    host = request.context.get("domainName")
+    if not host:
+        return ""
+    scheme = "http" if request.headers.get("x-forwarded-proto") == "http" else "https"
+    # A stage, or what a domain of one's own maps to it, stands before the route in the path.
+    path, route = request.context.get("path", ""), request.context.get("resourcePath", "")
+    before = path.split("/")[: -route.count("/") or None]
+    return f"{scheme}://{host}{'/'.join(before)}"
+
+
+class BinaryResponse(Response):
+    """A body of bytes, which only base64 carries through Lambda.
+
+    Chalice would do this for the types that it takes for binary, and refuse clients that send no
+    ``Accept`` for them: so it is told of none, and API Gateway of all (infra/gateway.py).
+    """
+
+    def to_dict(self, binary_types: list[str] | None = None) -> dict[str, Any]:
+        """The answer as API Gateway takes it."""
+        answer = super().to_dict()
+        return answer | {"body": base64.b64encode(self.body).decode(), "isBase64Encoded": True}
 
 
 def outgoing(answer: HttpAnswer) -> Response:
@@ -70,7 +96,8 @@ def outgoing(answer: HttpAnswer) -> Response:
     headers: dict[str, str | list[str]] = dict(answer.headers)
     if answer.content_type:
         headers["Content-Type"] = answer.content_type
-    return Response(body=answer.body, headers=headers, status_code=answer.status)
+    kind = BinaryResponse if isinstance(answer.body, bytes) else Response
+    return kind(body=answer.body, headers=headers, status_code=answer.status)
 
 
 def problems_of_the_framework(request: Request, respond: Callable[[Request], Response]) -> Response:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import urllib3
 
@@ -19,6 +19,7 @@ MAX_BODY_BYTES = 4_500_000
 """Largest image that goes in a request: a Lambda takes 6 MB of base64."""
 Fields = dict[str, str | bytes | tuple[str, str | bytes] | tuple[str, str | bytes, str]]
 _TIMEOUT = urllib3.Timeout(connect=5, read=60)
+_REDIRECTS = 3
 _RETRIES = urllib3.Retry(total=2, connect=2, read=0, status=0, redirect=0, backoff_factor=0.2)
 
 
@@ -43,6 +44,19 @@ class Api:
     def get(self, path: str, query: Mapping[str, object] | None = None) -> Any:
         """GET a path; gives the decoded JSON."""
         return self._call("GET", path, query or {}, None, {})
+
+    def explanation(self, query_id: str, product_id: str) -> Any:
+        """Why a product matches an earlier search."""
+        return self.get(_explanation_path(query_id, product_id))
+
+    def pair_picture(self, query_id: str, product_id: str) -> bytes:
+        """The PNG of a query and a result side by side; a large one comes from the bucket."""
+        url = f"{self.url}{_explanation_path(query_id, product_id)}/pair.png"
+        return self._request("GET", url, None, {"Accept": "image/png"})
+
+    def fetch(self, url: str) -> bytes:
+        """GET what is at an address that the API gave, such as a picture."""
+        return self._request("GET", url, None, {})
 
     def search_image(
         self,
@@ -70,7 +84,7 @@ class Api:
         box = {} if crop is None else {"crop": list(crop)}
         if len(body) > MAX_BODY_BYTES:
             upload_key = self._upload(plain(image.name), body)
-            return self._search_json({"upload_key": upload_key, **box}, query)
+            return self.search({"upload_key": upload_key, **box}, query)
         media_type = mimetypes.guess_type(image.name)[0] or ""
         if not media_type.startswith("image/"):
             media_type = "application/octet-stream"
@@ -83,11 +97,8 @@ class Api:
         form, content_type = urllib3.encode_multipart_formdata(fields)
         return self._call("POST", "/search", query, form, {"Content-Type": content_type})
 
-    def search_product(self, product_id: str, query: Mapping[str, object]) -> Any:
-        """Search with a stored product."""
-        return self._search_json({"product_id": product_id}, query)
-
-    def _search_json(self, body: Mapping[str, object], query: Mapping[str, object]) -> Any:
+    def search(self, body: Mapping[str, object], query: Mapping[str, object]) -> Any:
+        """Search with what a JSON body says, such as a stored product."""
         data = json.dumps(body).encode()
         return self._call("POST", "/search", query, data, {"Content-Type": "application/json"})
 
@@ -123,7 +134,13 @@ class Api:
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
     ) -> bytes:
         try:
-            answer = self._pool.request(method, url, body=body, headers=dict(headers))
+            answer = self._pool.request(
+                method,
+                url,
+                body=body,
+                headers=dict(headers),
+                retries=_RETRIES.new(redirect=_REDIRECTS if method == "GET" else 0),
+            )
         except urllib3.exceptions.HTTPError as error:
             cause = getattr(error, "reason", None) or error
             raise Unreachable(f"{self.url} cannot be reached: {plain(cause)}") from error
@@ -141,4 +158,8 @@ def _refusal(status: int, body: bytes) -> Failed | WrongUse | Unreachable:
     message = plain(f"{title}: {detail}" if detail else title)
     if status >= 500 or status == 429:
         return Unreachable(message)
-    return Failed(message) if status == 404 else WrongUse(message)
+    return Failed(message) if status in {404, 410} else WrongUse(message)
+
+
+def _explanation_path(query_id: str, product_id: str) -> str:
+    return f"/explanations/{quote(query_id, safe='')}/{quote(product_id, safe='')}"

@@ -18,9 +18,11 @@ from local.commands.terminal import plain, print_json
 @data_dir_option
 @json_option
 def sweep(data_dir: Path | None, as_json: bool) -> None:
-    """Index what differs between bucket and records.
+    """Index what was missed, delete leftovers.
 
-    Lookalike does this by itself every now and then, to find what no event told it of.
+    Bucket and records are compared, and what differs is queued. Thumbnails and feature maps of
+    photos that are gone are deleted, and searches that have expired. Lookalike does this by itself
+    every now and then.
     """
     report = run_function(data_dir, "Sweep")
     if as_json:
@@ -29,6 +31,11 @@ def sweep(data_dir: Path | None, as_json: bool) -> None:
         click.echo(
             f"{report['objects']:,} objects and {report['products']:,} products compared; "
             f"{report['queued']:,} differ and were queued."
+        )
+        click.echo(
+            f"{report['deleted_thumbnails']:,} thumbnails and {report['deleted_maps']:,} feature "
+            f"maps that nothing needs deleted, {report['deleted_queries']:,} searches and "
+            f"{report['deleted_explanations']:,} explanations that have expired."
         )
         if not report["finished"]:
             click.echo("Time ran out before the end; the next sweep starts over.")

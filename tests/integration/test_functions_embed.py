@@ -107,11 +107,16 @@ def test_the_sweep_ends_before_its_time_is_over(monkeypatch) -> None:
 
     def run(deadline: float) -> SweepReport:
         deadlines.append(deadline)
-        return SweepReport(3, 2, 1, finished=True)
+        return SweepReport(3, 2, 1, 4, 5, 6, 7, finished=True)
 
     monkeypatch.setattr(wiring, "services", lambda: SimpleNamespace(sweep=SimpleNamespace(run=run)))
     monkeypatch.setattr("time.time", lambda: 1000.0)
     context = SimpleNamespace(get_remaining_time_in_millis=lambda: 300_000)
-    report = {"objects": 3, "products": 2, "queued": 1, "finished": True}
+    report = {"objects": 3, "products": 2, "queued": 1, "finished": True} | {
+        "deleted_queries": 4,
+        "deleted_explanations": 5,
+        "deleted_thumbnails": 6,
+        "deleted_maps": 7,
+    }
     assert sweep(recorded("schedule"), context) == report
     assert deadlines == [1290.0]

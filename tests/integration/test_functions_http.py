@@ -145,6 +145,46 @@ def test_json_with_stored_products(system) -> None:
     assert sorted(product_ids(answer)) == ["boot-4", "boot-5", "boot-6", "boot-7"]
 
 
+def test_explanation_urls_are_absolute_below_the_stage(system, photo) -> None:
+    query = {"catalogue": ["shop"]}
+    answer = call("POST", "/search", body=photo(3), content_type="image/jpeg", query=query).json
+    base = "https://abcdef1234.execute-api.us-east-1.amazonaws.com/api/explanations"
+    assert [item["explanation_url"] for item in answer["results"]] == [
+        f"{base}/{answer['query_id']}/{item['product_id']}" for item in answer["results"]
+    ]
+    assert answer["explanations_expire_at"] > 1_700_000_000
+    similar = call(
+        "GET",
+        "/products/{product_id}/similar",
+        product_id="boot-1",
+        query={"catalogue": ["shop"], "explain": ["false"]},
+    ).json
+    assert {item["explanation_url"] for item in similar["results"]} == {None}
+    assert similar["explanations_expire_at"] is None
+
+
+def test_a_part_of_an_earlier_search(system, photo) -> None:
+    query = {"catalogue": ["shop"]}
+    sent = call("POST", "/search", body=photo(3), content_type="image/jpeg", query=query)
+    query_id = sent.json["query_id"]
+
+    def region(**body: Any) -> Answer:
+        data = json.dumps({"query_id": query_id, **body}).encode()
+        return call("POST", "/search", body=data, content_type="application/json", query=query)
+
+    assert product_ids(region()) == product_ids(sent)
+    assert len(product_ids(region(cells=[[3, 3], [3, 4]], k=3))) == 3
+    assert len(product_ids(region(crop=[0.25, 0.25, 0.5, 0.5], k=3))) == 3
+    for body, parameter in (
+        ({"cells": [[7, 0]]}, "cells"),
+        ({"cells": [[0, 0]], "crop": [0, 0, 1, 1]}, "cells"),
+        ({"crop": [0, 0, 1, 1], "catalogue": "my shop"}, "catalogue"),
+    ):
+        assert assert_problem(region(**body), 422, "invalid-request")["parameter"] == parameter
+    assert_problem(region(query_id="01JD9Y3V5Q4ZP0GQ3B0V9F4K7M"), 410, "gone")
+    assert_problem(region(query_id="nothing"), 404, "not-found")
+
+
 def test_similar(system) -> None:
     answer = call(
         "GET",

@@ -36,7 +36,7 @@ ACTION_OF_CALL = {
     "ListObjectsV2": "s3:ListBucket",
     "SendMessageBatch": "sqs:SendMessage",
 }
-# Actions that a role needs although its handler does not call them in this test.
+# Actions (in a folder) that a role needs although its handler does not call them in this test.
 LOGS = dict.fromkeys(("logs:CreateLogStream", "logs:PutLogEvents"), "Lambda writes the log")
 MISSING = "without it S3 says 403 instead of 404 of what is not there"
 COMES_BACK = "photos that come back while their product is deleted"
@@ -48,7 +48,10 @@ NEEDED_BESIDE = {
     )
     | {"s3:ListBucket": MISSING},
     "QueryRole": LOGS
-    | {"s3:ListBucket": MISSING, "s3:PutObject": COMES_BACK, "dynamodb:PutItem": COMES_BACK},
+    | {"s3:ListBucket": MISSING}
+    | dict.fromkeys(
+        ("s3:PutObject segments", "s3:PutObject thumbnails", "dynamodb:PutItem"), COMES_BACK
+    ),
     "SweepRole": LOGS,
     "CompactRole": LOGS,
     "ReindexRole": LOGS | {"s3:ListBucket": MISSING},
@@ -133,11 +136,16 @@ class Cloud:
             (known, pattern)
             for known, pattern in allowed
             if known not in NEEDED_BESIDE[role]
+            and f"{known} {folder_of(pattern)}" not in NEEDED_BESIDE[role]
             and not any(
                 known == action and fnmatch.fnmatchcase(arn, pattern) for action, arn in made
             )
         }
         assert not spare, f"{role} allows what nothing does"
+
+
+def folder_of(pattern: str) -> str:
+    return pattern.rpartition("/*")[0].rpartition("/")[2]
 
 
 def call_of(operation: str, parameters: dict[str, Any]) -> list[tuple[str, str]]:
@@ -257,14 +265,30 @@ def embed_now(*keys: str) -> None:
     assert embed(event, None) == {"batchItemFailures": []}
 
 
-def http(method: str, resource: str, query: dict[str, list[str]], body: str | None = None) -> None:
+def http(
+    method: str,
+    resource: str,
+    query: dict[str, list[str]],
+    body: str | None = None,
+    status: int | None = None,
+    **path: str,
+) -> Any:
     event = json.loads((EVENTS / "api_product_escaped.json").read_text(encoding="utf-8"))
     event["requestContext"] |= {"resourcePath": resource, "httpMethod": method}
-    event["pathParameters"] = {"product_id": "a"}
+    event["pathParameters"] = {"product_id": "a"} | path
     event["multiValueQueryStringParameters"] = query
     event["body"] = body
     answer = app(event, None)
-    assert answer["statusCode"] < 300, answer["body"]
+    found = answer["statusCode"]
+    assert found < 300 if status is None else found == status, answer["body"]
+    return answer["body"]
+
+
+def empty(cloud: Cloud, prefix: str) -> None:
+    """Delete a folder of the index bucket, as somebody else would."""
+    s3, index = boto3.client("s3"), cloud.resolve.name("IndexBucket")
+    for item in s3.list_objects_v2(Bucket=index, Prefix=prefix)["Contents"]:
+        s3.delete_object(Bucket=index, Key=item["Key"])
 
 
 def make_small(monkeypatch: pytest.MonkeyPatch, **settings: int) -> None:
@@ -283,26 +307,37 @@ def test_no_function_does_more_than_its_role_allows(
     cloud: Cloud, photo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3, shop = boto3.client("s3"), {"catalogue": ["shop"]}
-    bucket = cloud.resolve.name("ImagesBucket")
+    bucket, index = (cloud.resolve.name(name) for name in ("ImagesBucket", "IndexBucket"))
 
-    # Embed: new, broken, with new metadata (its row is copied), mended, gone.
+    # Embed: new, broken, with new metadata (its row is copied, or made of its map), mended, gone.
     for key, body in {"a.jpg": photo(1), "b.jpg": photo(2), "c.jpg": b"no image"}.items():
         s3.put_object(Bucket=bucket, Key=f"shop/{key}", Body=body)
     embed_now("shop/a.jpg", "shop/b.jpg", "shop/c.jpg")
     s3.put_object(Bucket=bucket, Key="shop/a/product.json", Body=b'{"title": "A"}')
     s3.put_object(Bucket=bucket, Key="shop/c.jpg", Body=photo(3))
     embed_now("shop/a/product.json", "shop/c.jpg")
+    empty(cloud, "segments/")
+    s3.put_object(Bucket=bucket, Key="shop/a/product.json", Body=b'{"title": "A boot"}')
+    embed_now("shop/a/product.json")
     s3.delete_object(Bucket=bucket, Key="shop/c.jpg")
     embed_now("shop/c.jpg", "shop/never.jpg")
     cloud.check("EmbedRole")
 
-    # Sweep: one photo that no event named.
+    # Sweep: one photo that no event named, and what was derived of those that are gone.
+    for folder in ("queries", "explanations"):
+        s3.put_object(Bucket=index, Key=f"{folder}/old", Body=b"old")
+    monkeypatch.setenv("LOOKALIKE_QUERY_RETENTION_S", "0")
+    monkeypatch.setattr("lookalike.services.sweep.DERIVED_AGE_S", -60.0)
+    wiring.services.cache_clear()
     s3.put_object(Bucket=bucket, Key="shop/d.jpg", Body=photo(4))
     s3.put_object(Bucket=bucket, Key="shop/e.jpg", Body=b"no image")
     context = SimpleNamespace(get_remaining_time_in_millis=lambda: 300_000)
     report = sweep(json.loads((EVENTS / "schedule.json").read_text()), context)
+    deleted = ("queries", "explanations", "thumbnails", "maps")
     assert report["queued"] == 2
+    assert [report[f"deleted_{name}"] for name in deleted] == [1, 1, 1, 1]
     cloud.check("SweepRole")
+    monkeypatch.delenv("LOOKALIKE_QUERY_RETENTION_S")
 
     # Query: every route that reaches AWS. The index has a head, a base and a segment; the product
     # to delete has a document that failed.
@@ -316,9 +351,14 @@ def test_no_function_does_more_than_its_role_allows(
     cloud.calls.clear()
     http("POST", "/search", shop, '{"product_id": "a"}')
     form = services.uploads.create()
-    index = cloud.resolve.name("IndexBucket")
     s3.put_object(Bucket=index, Key=f"uploads/{form.upload_key}", Body=photo(2))
-    http("POST", "/search", shop, json.dumps({"upload_key": form.upload_key}))
+    search = http("POST", "/search", shop, json.dumps({"upload_key": form.upload_key}))
+    query_id = json.loads(search)["query_id"]
+    http("POST", "/search", shop, json.dumps({"query_id": query_id, "cells": [[3, 3]]}))
+    empty(cloud, "maps/")
+    explained = "/explanations/{query_id}/{product_id}"
+    http("GET", explained, {}, query_id=query_id)
+    http("GET", f"{explained}/{{picture}}", {}, query_id=query_id, picture="pair.png")
     http("GET", "/products/{product_id}/similar", shop)
     http("GET", "/products/{product_id}", shop)
     http("GET", "/products", shop)
@@ -327,6 +367,7 @@ def test_no_function_does_more_than_its_role_allows(
     http("GET", "/health", {})
     http("POST", "/uploads", {})
     http("DELETE", "/products/{product_id}", shop)
+    http("GET", explained, {}, status=410, query_id=query_id)
     cloud.check("QueryRole")
 
 

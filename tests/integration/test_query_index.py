@@ -160,8 +160,8 @@ def test_candidates_are_drawn_on_while_the_nearest_are_dead(shop, photo):
         shop.upload({"p00": photo(0, size=(width, 128))})
     reader = shop.make()
     asked = like(photo(0))
-    query, index = embedding_of(reader, photo(0))
-    drawn_first = index.search(query, 2 * 3 + 8)
+    query = embedding_of(reader, photo(0))
+    drawn_first = query.index.search(query.embedding, 2 * 3 + 8)
     assert {item.key for item in drawn_first} == {"shop/p00.jpg"}
     assert search(reader, asked, k=3)[0] == "p00"
     assert sorted(search(reader, asked, k=5)) == names(5)

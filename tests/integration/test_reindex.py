@@ -157,7 +157,7 @@ def test_enough_rows_get_a_head_without_encoding_anything(shop, toy_encoder_of):
     (state,) = reindex.run(FOREVER).catalogues
     assert state.phase == "announced" and state.generation == before.generation
     shop.upload(*range(20, 24))
-    shop.wait(60)
+    shop.wait(30)
     assert reindex.run(FOREVER).catalogues[0].phase == "announced", "appends may be under way"
     shop.wait(60)
     (state,) = reindex.run(FOREVER).catalogues

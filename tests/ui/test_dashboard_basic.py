@@ -68,6 +68,8 @@ class FakeApi:
                 web.post("/search", self._search),
                 web.get("/stats", self._stats),
                 web.get("/products", self._failures),
+                web.get("/explanations/Q/{product}", self._explanation),
+                web.get("/explanations/Q/{product}/pair.webp", self._pair),
                 web.static("/photos", self._folder),
             ]
         )
@@ -95,10 +97,27 @@ class FakeApi:
                 "attributes": {"price": product.price},
                 "image_url": f"{self.url}/photos/{product.product_id}.jpg",
                 "thumbnail_url": f"{self.url}/photos/{product.product_id}.jpg",
+                "explanation_url": f"{self.url}/explanations/Q/{product.product_id}",
             }
             for rank, product in enumerate(self._products, start=1)
         ]
         return web.json_response({"results": results, "took_ms": {"total": 41.0}})
+
+    async def _explanation(self, request: web.Request) -> web.Response:
+        if request.match_info["product"] != self._products[0].product_id:
+            problem = {"title": "Gone", "detail": "The product was deleted."}
+            return web.json_response(problem, status=410)
+        return web.json_response(
+            {
+                "score": 0.9,
+                "foreground_share": 0.923,
+                "background_share": None,
+                "trust": {"better_than_chance": False},
+            }
+        )
+
+    async def _pair(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(self._folder / f"{request.match_info['product']}.jpg")
 
     async def _stats(self, request: web.Request) -> web.Response:
         counts = {"products": 3, "views": 7, "failures": 1, "segments": 2, "rows": 7}
@@ -205,6 +224,24 @@ def test_a_photo_is_searched_and_its_results_are_shown(page: Page, dashboard: st
     assert api.searches[-1] == {"k": "12", "catalogue": "default", "body": "image/jpeg"}
     shown = cards.first.locator("img").evaluate("image => image.decode().then(() => image.width)")
     assert shown > 100
+
+
+def test_a_result_says_why_it_was_found(page: Page, dashboard: str, api: FakeApi):
+    page.goto(dashboard)
+    photo = api._folder / f"{api._products[0].product_id}.jpg"
+    page.locator("input[type=file]").set_input_files(photo)
+    page.get_by_role("button", name="Why?").first.click()
+    facts = page.locator("dl.facts")
+    expect(facts).to_contain_text("Score0.900Foreground to foreground92 %")
+    expect(facts).to_contain_text("Background to background–Grad-CAMno better than chance")
+    pair = page.locator("img.pair")
+    assert str(pair.get_attribute("src")).endswith("/pair.webp")
+    expect(pair).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(facts).to_be_hidden()
+    page.get_by_role("button", name="Why?").nth(1).click()
+    expect(facts).to_contain_text("The product was deleted.")
+    expect(pair).to_be_hidden()
 
 
 def test_the_catalogue_in_the_url_is_the_one_that_is_chosen(

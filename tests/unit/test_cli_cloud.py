@@ -236,25 +236,29 @@ def test_a_function_that_cannot_be_reached(running: State) -> None:
     assert result.exit_code == 3 and "does not answer" in result.output
 
 
+SWEPT = {
+    "objects": 9,
+    "products": 5,
+    "queued": 2,
+    "deleted_queries": 3,
+    "deleted_explanations": 4,
+    "deleted_thumbnails": 1000,
+    "deleted_maps": 6,
+    "finished": True,
+}
+
+
 @pytest.mark.parametrize(
     ("outcome", "exit_code", "said"),
     [
         (
-            {
-                "error": None,
-                "payload": {"objects": 9, "products": 5, "queued": 2, "finished": True},
-            },
+            {"error": None, "payload": SWEPT},
             0,
-            "9 objects and 5 products compared; 2 differ and were queued.",
+            "9 objects and 5 products compared; 2 differ and were queued.\n"
+            "1,000 thumbnails and 6 feature maps that nothing needs deleted, 3 searches and "
+            "4 explanations that have expired.\n",
         ),
-        (
-            {
-                "error": None,
-                "payload": {"objects": 9, "products": 0, "queued": 0, "finished": False},
-            },
-            1,
-            "Time ran out",
-        ),
+        ({"error": None, "payload": SWEPT | {"finished": False}}, 1, "Time ran out"),
         ({"error": "Unhandled", "payload": {"errorMessage": "no table"}}, 1, "failed: no table"),
     ],
 )

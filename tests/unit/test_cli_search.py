@@ -118,6 +118,17 @@ def test_a_filter_is_passed_on_and_exact_is_asked_for(api: FakeApi) -> None:
     assert "exact" not in api.requests[1][1] and "filter" not in api.requests[1][1]
 
 
+def test_a_part_of_an_earlier_search(api: FakeApi) -> None:
+    assert run("--like-query", "Q", "--cells", "3,3;3,4").exit_code == 0
+    assert run("--like-query", "Q", "--crop", "0,0,.5,1").exit_code == 0
+    assert run("--like-query", "Q").exit_code == 0
+    assert [json.loads(body) for _, _, _, body in api.requests] == [
+        {"query_id": "Q", "cells": [[3, 3], [3, 4]]},
+        {"query_id": "Q", "crop": [0, 0, 0.5, 1]},
+        {"query_id": "Q"},
+    ]
+
+
 def test_a_crop_goes_along_in_a_form(api: FakeApi) -> None:
     Path("photo.jpg").write_bytes(b"pixels")
     assert run("photo.jpg", "--crop", "0.25,0,.5,1").exit_code == 0
@@ -202,7 +213,20 @@ def test_a_named_state_folder_is_not_replaced_by_the_environment(
 
 
 @pytest.mark.parametrize(
-    "arguments", [("x", "--crop", "0,0,1,1"), ("x", "--crop", "1,2,3"), (".",), ("x", "--wrong")]
+    "arguments",
+    [
+        ("x", "--crop", "0,0,1,1"),
+        ("x", "--crop", "1,2,3"),
+        (".",),
+        ("x", "--wrong"),
+        ("x", "--like-query", "Q"),
+        ("x", "--cells", "1,2"),
+        ("--cells", "1,2"),
+        ("--like-query", "Q", "--cells", "1;2"),
+        ("--like-query", "Q", "--cells", "1,2;"),
+        ("--like-query", "Q", "--cells", "1,a"),
+        ("-k", "3"),
+    ],
 )
 def test_wrong_use(api: FakeApi, arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2

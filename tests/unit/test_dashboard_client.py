@@ -81,6 +81,20 @@ def test_a_large_photo_goes_through_an_upload():
     }
 
 
+def test_an_explanation_is_asked_at_the_apis_own_address():
+    seen: list[str] = []
+
+    async def explanation(request: web.Request) -> web.Response:
+        seen.append(request.rel_url.raw_path)
+        return web.json_response({"score": 0.5})
+
+    # The API behind another name and a stage names itself as its other clients see it.
+    url = "https://shop.example/api/explanations/01J/a%2Fb"
+    routes = {("GET", "/explanations/{query}/{product}"): explanation}
+    assert against(routes, lambda api: api.explanation(url)) == {"score": 0.5}
+    assert seen == ["/explanations/01J/a%2Fb"]
+
+
 def test_a_problem_document_is_told_in_its_own_words():
     async def search(request: web.Request) -> web.Response:
         problem = {"title": "Invalid request", "detail": "k is 0; it must be 1 to 100."}

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from dashboard.pages.markup import moment, result_grid, safe_url, table
+from dashboard.pages.markup import (
+    explanation_facts,
+    moment,
+    picture,
+    result_grid,
+    safe_url,
+    table,
+)
 
 HOSTILE = '"><script>alert(1)</script>'
 
@@ -23,6 +30,19 @@ def test_a_card_shows_what_was_found_and_links_to_more():
     assert "mug · 16.00" in html
     assert 'href="?like=mug+1%262&amp;catalogue=default"' in html
     assert 'href="http://127.0.0.1:5000/a?x=1&amp;y=2"' in html
+
+
+def test_only_what_can_be_explained_may_be_asked_why():
+    plain = {"product_id": "a", "score": 0.5, "attributes": {}, "explanation_url": None}
+    explained = plain | {"explanation_url": "http://127.0.0.1:8000/explanations/q/a"}
+    html = result_grid([plain, explained, plain], "default")
+    assert html.count("data-why") == 1 and 'data-why="1"' in html
+
+
+def test_facts_and_pictures_are_escaped():
+    assert "<script" not in explanation_facts([(HOSTILE, HOSTILE)])
+    assert "<script" not in picture("http://127.0.0.1/" + HOSTILE)
+    assert 'src=""' in picture("javascript:alert(1)")
 
 
 def test_hostile_metadata_stays_text():

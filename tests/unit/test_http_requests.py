@@ -154,6 +154,46 @@ def test_a_form_has_the_fields_of_the_json_body() -> None:
     )
 
 
+def test_parts_of_an_earlier_search() -> None:
+    cells = json_search({"query_id": "Q", "cells": [[0, 1], [8, 0]]})
+    assert cells.inputs == (QueryInput(query_id="Q", cells=((0, 1), (8, 0))),)
+    crop = json_search({"query_id": "Q", "crop": [0.1, 0, 0.5, 1]})
+    assert crop.inputs == (QueryInput(query_id="Q", crop=(0.1, 0.0, 0.5, 1.0)),)
+    assert json_search({"query_id": "Q"}).inputs == (QueryInput(query_id="Q"),)
+    assert [item.kind for item in (cells, crop)] == ["region", "region"]
+    assert json_search({"query_id": "Q"}).kind == "repeat"
+    form = form_search(("query_id", b"Q"), ("cells", b"[[0,1],[8,0]]"), ("explain", b"false"))
+    assert form.inputs == cells.inputs and form.explain is False
+
+
+def test_an_earlier_search_stands_last() -> None:
+    body = {"query_id": "Q", "upload_key": "u", "product_id": "p", "image": ONE}
+    boxes = [[1, 2, 3, 4], None, [5, 6, 7, 8]]
+    assert json_search(body | {"weights": [1, 2, 3, 4], "crop": boxes}).inputs == (
+        QueryInput(image=b"one", crop=(1.0, 2.0, 3.0, 4.0), weight=1.0),
+        QueryInput(product_id="p", weight=2.0),
+        QueryInput(upload_key="u", weight=3.0),
+        QueryInput(query_id="Q", crop=(5.0, 6.0, 7.0, 8.0), weight=4.0),
+    )
+    with_cells = json_search(body | {"crop": [*boxes[:2], None], "cells": [[0, 0]]})
+    assert with_cells.inputs[0].crop == (1.0, 2.0, 3.0, 4.0)
+    assert with_cells.inputs[3] == QueryInput(query_id="Q", cells=((0, 0),))
+    assert with_cells.kind == "mixed"
+
+
+def test_explain_and_where_explanations_are() -> None:
+    assert json_search({"product_id": "a"}).explain is True
+    assert json_search({"product_id": "a"}, explain="false").explain is False
+    assert json_search({"product_id": "a", "explain": True}, explain="false").explain is True
+    similar = HttpRequest(
+        query={"explain": ["0"]}, path_parameters={"product_id": "a"}, base_url="https://a.example"
+    )
+    assert read_similar(similar).explain is False
+    assert read_similar(similar).base_url == "https://a.example"
+    body = b'{"product_id": "a"}'
+    assert read_search(HttpRequest(body=body, base_url="https://b")).base_url == "https://b"
+
+
 @pytest.mark.parametrize("k", [0, -1, 101, 100_000, 10**30])
 def test_k_out_of_bounds_names_the_bounds(k: int) -> None:
     for error in (refusal({"product_id": "a", "k": k}), refusal({"product_id": "a"}, k=str(k))):
@@ -193,6 +233,21 @@ def test_k_out_of_bounds_names_the_bounds(k: int) -> None:
         ({"product_id": "a", "exact": "true"}, "exact"),
         ({"product_id": "a", "exact": 1}, "exact"),
         ({"product_id": "a", "exact": None}, "exact"),
+        ({"product_id": "a", "explain": "no"}, "explain"),
+        ({"product_id": "a", "cells": [[0, 0]]}, "cells"),
+        ({"query_id": "Q", "cells": []}, "cells"),
+        ({"query_id": "Q", "cells": [[0]]}, "cells[0]"),
+        ({"query_id": "Q", "cells": [[0, 0, 0]]}, "cells[0]"),
+        ({"query_id": "Q", "cells": [[0, -1]]}, "cells[0][1]"),
+        ({"query_id": "Q", "cells": [[0, 1.5]]}, "cells[0][1]"),
+        ({"query_id": "Q", "cells": [0, 1]}, "cells[0]"),
+        ({"query_id": "Q", "cells": [[0, 0]] * 5000}, "cells"),
+        ({"query_id": "Q", "cells": [[0, 0]], "crop": [[0, 0, 1, 1], None]}, "crop"),
+        ({"query_id": "Q", "crop": [[0, 0, 1, 1], [0, 0, 1, 1]]}, "crop"),
+        ({"query_id": "Q", "image": ONE, "crop": [0, 0, 1, 1]}, "crop"),
+        ({"query_id": ["Q"]}, "query_id"),
+        ({"query_id": ""}, "query_id"),
+        ({"query_id": "Q", "product_id": ["a"] * 16}, None),
         ({"product_id": "a", "not_like": "b"}, "not_like"),
         ({"product_id": "a", "min_score": 1.5}, "min_score"),
         ({"product_id": "a", "catalogue": ""}, "catalogue"),
@@ -276,6 +331,8 @@ def test_forms_are_bounded() -> None:
         form_search(("image", b"a"), ("weights", b"nan"))
     with pytest.raises(InvalidRequest, match="crop"):
         form_search(("image", b"a"), ("crop", b"0,0,inf,1"))
+    with pytest.raises(InvalidRequest, match="cells"):
+        form_search(("query_id", b"Q"), ("cells", b"0,1"))
     with pytest.raises(InvalidRequest, match="commas"):
         form_search(("image", b"a"), ("crop", b"left"))
 

@@ -61,6 +61,7 @@ def test_any_text_is_parsed_or_refused(key):
     assert parsed.catalogue and parsed.product_id and parsed.key == key
 
 
-def test_each_version_of_each_key_has_its_own_thumbnail():
-    keys = {thumbnail_key(key, etag) for key in ("a", "b") for etag in ("1", "2")}
-    assert len(keys) == 4
+def test_each_upload_of_each_key_has_its_own_thumbnail():
+    uploads = [(key, etag, at) for key in ("a", "b") for etag in ("1", "2") for at in (3.0, 4.5)]
+    assert len({thumbnail_key(*upload) for upload in uploads}) == 8
+    assert thumbnail_key("a", "1", 4.5) == thumbnail_key("a", "1", 4.0)  # S3 tells whole seconds

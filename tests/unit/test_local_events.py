@@ -132,6 +132,7 @@ def test_a_query_that_is_not_utf8_is_refused_by_the_function(query: str) -> None
         ("application/json", ("image/*",), False),
         ("application/json", ("*/*",), True),
         ("", ("image/*",), False),
+        ("", ("*/*",), True),
     ],
 )
 def test_bodies_are_base64_by_media_type(
@@ -164,6 +165,10 @@ def test_answers_merge_headers_and_decode_for_clients_that_accept() -> None:
     ]
     for accept in (None, "text/html,image/png"):
         assert read_answer(payload, accept, ("image/*",)).body == b"iVBOR/8="
+    for accept in (None, "", "text/html,image/png", "nonsense"):
+        assert read_answer(payload, accept, ("*/*",)).body == b"\x89PNG\xff"
+    text = b'{"body": "iVBOR/8="}'
+    assert read_answer(text, None, ("*/*",)).body == b"iVBOR/8="
 
 
 @pytest.mark.parametrize(

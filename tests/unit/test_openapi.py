@@ -10,9 +10,11 @@ from openapi_spec_validator import validate
 
 from app import app
 from lookalike.core.filters import parse_filter
-from lookalike.http.examples import SEARCH_BODIES, SEARCH_RESPONSE
+from lookalike.http.examples import EXPLANATION, SEARCH_BODIES, SEARCH_RESPONSE
+from lookalike.http.explanation_parameters import PICTURES
 from lookalike.http.message import HttpRequest
 from lookalike.http.openapi import document
+from lookalike.http.operations import OPERATIONS
 from lookalike.http.requests import read_search
 
 
@@ -69,6 +71,16 @@ def test_exact_is_described(path: str, method: str) -> None:
     assert "Score every row" in exact["description"]
 
 
+@pytest.mark.parametrize(
+    ("path", "method"), [("/search", "post"), ("/products/{product_id}/similar", "get")]
+)
+def test_explain_is_described(path: str, method: str) -> None:
+    parameters = document()["paths"][path][method]["parameters"]
+    (explain,) = (item for item in parameters if item["name"] == "explain")
+    assert explain["schema"]["type"] == "boolean" and explain["schema"]["default"] is True
+    assert "explanations_expire_at" in explain["description"]
+
+
 def test_the_example_of_an_answer_has_every_field() -> None:
     Draft202012Validator(schema_of("SearchResponse")).validate(SEARCH_RESPONSE)
     result = document()["components"]["schemas"]["Result"]
@@ -76,6 +88,34 @@ def test_the_example_of_an_answer_has_every_field() -> None:
     assert set(SEARCH_RESPONSE) == set(
         document()["components"]["schemas"]["SearchResponse"]["properties"]
     )
+
+
+def test_the_example_of_an_explanation_is_one() -> None:
+    Draft202012Validator(schema_of("ExplanationAnswer")).validate(EXPLANATION)
+    schemas = document()["components"]["schemas"]
+    assert set(EXPLANATION) == set(schemas["ExplanationAnswer"]["properties"])
+    assert set(EXPLANATION["trust"]["query"]) == set(schemas["Trust"]["properties"])
+    for side in ("query", "result"):
+        cells = [cell for row in EXPLANATION[side]["contributions"] for cell in row]
+        assert sum(cells) == pytest.approx(EXPLANATION["score"], abs=1e-5)
+
+
+def test_pictures_are_described() -> None:
+    of_picture = document()["paths"]["/explanations/{query_id}/{product_id}/{picture}"]["get"]
+    names = {item["name"]: item for item in of_picture["parameters"]}
+    assert set(names) == {"query_id", "product_id", "picture", "map", "part", "max_side"}
+    assert names["picture"]["schema"]["enum"] == list(PICTURES)
+    assert names["map"]["schema"]["enum"] == ["contributions", "gradcam", "pulls"]
+    answers = of_picture["responses"]
+    assert set(answers["200"]["content"]) == {"image/png", "image/webp"}
+    assert set(answers["303"]["headers"]) == {"X-Cache", "Location"}
+    assert {"404", "410", "422"} <= set(answers)
+
+
+def test_every_problem_is_described_and_none_is_spare() -> None:
+    described = {name for name in document()["components"]["responses"]}
+    used = {f"Problem{status}" for item in OPERATIONS for status in item.problems}
+    assert used <= described <= used | {"Problem405"}
 
 
 def test_every_operation_and_parameter_says_what_it_is() -> None:

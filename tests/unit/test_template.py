@@ -199,7 +199,18 @@ def test_buckets_are_private_and_encrypted(resources: Json) -> None:
         assert len(properties["PublicAccessBlockConfiguration"]) == 4
         assert "BucketEncryption" in properties
     rules = resources["IndexBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
-    assert {"Prefix": "uploads/", "ExpirationInDays": 1}.items() <= rules[0].items()
+    expiring = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
+    assert expiring == {"uploads/": 1, "queries/": 30, "explanations/": 30}
+
+
+def test_searches_are_kept_as_long_as_the_parameter_says(template: Json, resources: Json) -> None:
+    parameter = template["Parameters"]["QueryRetentionSeconds"]
+    assert parameter["Default"] == Settings().query_retention_s
+    # The lifecycle rules, which catch what the sweep misses, must not come first.
+    assert (parameter["MinValue"], parameter["MaxValue"]) == (0, 30 * 86_400)
+    for function in ("APIHandler", "Sweep"):
+        variables = resources[function]["Properties"]["Environment"]["Variables"]
+        assert variables["LOOKALIKE_QUERY_RETENTION_S"] == {"Ref": "QueryRetentionSeconds"}
 
 
 @pytest.mark.parametrize(("function", "role"), FUNCTIONS.items())
@@ -246,11 +257,7 @@ def test_limits_of_the_functions(resources: Json) -> None:
 
 def test_gateway_answers_with_problem_documents(resources: Json) -> None:
     definition = resources["RestAPI"]["Properties"]["DefinitionBody"]
-    assert definition["x-amazon-apigateway-binary-media-types"] == [
-        "image/*",
-        "multipart/form-data",
-        "application/octet-stream",
-    ]
+    assert definition["x-amazon-apigateway-binary-media-types"] == ["*/*"]
     answers = definition["x-amazon-apigateway-gateway-responses"]
     assert answers["MISSING_AUTHENTICATION_TOKEN"]["statusCode"] == 404
     assert answers["REQUEST_TOO_LARGE"]["statusCode"] == 413
@@ -267,7 +274,14 @@ def test_every_path_reaches_the_function_with_any_method(resources: Json) -> Non
     for path, methods in resources["RestAPI"]["Properties"]["DefinitionBody"]["paths"].items():
         integration = methods["x-amazon-apigateway-any-method"]["x-amazon-apigateway-integration"]
         assert integration["type"] == "aws_proxy", path
-        assert methods["options"]["x-amazon-apigateway-integration"]["type"] == "mock", path
+        preflight = methods["options"]["x-amazon-apigateway-integration"]
+        assert preflight["type"] == "mock", path
+        # With every type binary, it would fail to read its own template, and to answer.
+        assert preflight["contentHandling"] == "CONVERT_TO_TEXT", path
+        answer = preflight["responses"]["default"]
+        assert answer["contentHandling"] == "CONVERT_TO_TEXT", path
+        exposed = "method.response.header.Access-Control-Expose-Headers"
+        assert answer["responseParameters"][exposed] == "'Retry-After,X-Cache'"
 
 
 def test_alarms(resources: Json) -> None:

@@ -35,11 +35,17 @@ from lookalike.services.base_files import BaseFiles
 from lookalike.services.bring_over import PhotoReader
 from lookalike.services.catalogue import Catalogue
 from lookalike.services.compact import Compaction
+from lookalike.services.earlier_search import EarlierSearches
+from lookalike.services.explain import Explanations
+from lookalike.services.explained_pair import PairFinder
+from lookalike.services.explanation_pictures import ExplanationPictures
+from lookalike.services.feature_maps import FeatureMaps
 from lookalike.services.ingest import Ingest
 from lookalike.services.live_index import LiveIndex
 from lookalike.services.observe import Observer
 from lookalike.services.query import Query
 from lookalike.services.query_embedding import QueryEmbedder
+from lookalike.services.query_material import QueryMaterials
 from lookalike.services.reindex import Reindex
 from lookalike.services.sweep import Sweep
 from lookalike.services.uploads import Uploads
@@ -60,6 +66,7 @@ class Services:
     stores: Stores
     ingest: Ingest
     query: Query
+    explanations: Explanations
     catalogue: Catalogue
     uploads: Uploads
     sweep: Sweep
@@ -100,6 +107,7 @@ def build_services(
     encoder_of = encoder_of or _encoders(settings)
     pool = ThreadPoolExecutor(_PARALLEL_CALLS, thread_name_prefix="lookalike")
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+    feature_maps = FeatureMaps(stores.images, stores.index, encoder_of, limits)
 
     observer = Observer(stores.images, limits, settings.max_document_bytes)
     ingest = Ingest(
@@ -125,33 +133,53 @@ def build_services(
         clock,
         settings.index_threads,
     )
+    materials = QueryMaterials(stores.index, settings.query_retention_s, clock)
+    earlier = EarlierSearches(materials, feature_maps.read)
     query = Query(
         stores,
         live_index,
-        QueryEmbedder(stores, live_index, encoder_of, limits),
+        QueryEmbedder(stores, live_index, encoder_of, limits, earlier),
+        materials,
         settings.url_expires_s,
         settings.refresh_s,
         settings.nprobe,
         ThreadPoolExecutor(1, thread_name_prefix="refresh"),
         ThreadPoolExecutor(2, thread_name_prefix="search-log"),
+        ThreadPoolExecutor(2, thread_name_prefix="query-material"),
         clock,
         ids,
+    )
+    explanations = Explanations(
+        stores.index,
+        PairFinder(stores, materials, live_index, query.generation),
+        feature_maps,
+        ExplanationPictures(stores.images, limits),
+        pool,
+        settings.url_expires_s,
     )
     catalogue = Catalogue(
         stores,
         ingest.reconcile,
         settings.url_expires_s,
     )
-    sweep = Sweep(
-        stores,
-        clock,
-    )
+    sweep = Sweep(stores, pool, clock, settings.query_retention_s)
     uploads = Uploads(stores.index, settings.max_image_bytes, clock, ids)
     compaction = Compaction(stores, policy_of(CompactionPolicy, settings), pool, clock)
     photos = PhotoReader(stores, observer, encoder_of, pool, clock)
     generations = policy_of(GenerationPolicy, settings)
     reindex = Reindex(stores, generations, settings.pooling, compaction, photos, pool, clock)
-    return Services(settings, stores, ingest, query, catalogue, uploads, sweep, compaction, reindex)
+    return Services(
+        settings,
+        stores,
+        ingest,
+        query,
+        explanations,
+        catalogue,
+        uploads,
+        sweep,
+        compaction,
+        reindex,
+    )
 
 
 def _cache_folder(settings: Settings) -> Path:

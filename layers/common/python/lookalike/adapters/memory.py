@@ -78,8 +78,8 @@ class MemoryObjectStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See `lookalike.core.ports.ObjectStore`."""
         for key in sorted(self._objects):
-            if key.startswith(prefix):
-                yield replace(self._objects[key][0], metadata={})
+            if key.startswith(prefix) and (found := self._objects.get(key)):
+                yield replace(found[0], metadata={})
 
     def url(self, key: str, expires_s: int) -> str:
         """See `lookalike.core.ports.ObjectStore`."""

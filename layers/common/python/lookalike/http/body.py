@@ -159,6 +159,6 @@ def _form_value(name: str, values: list[str]) -> object:
         return values
     if len(values) > 1:
         raise InvalidRequest(f"“{name}” is given more than once.", parameter=name)
-    if name in ("crop", "weights"):
+    if name in ("crop", "weights", "cells"):
         return numbers(values[0], name)
     return values[0]

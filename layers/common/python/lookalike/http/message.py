@@ -20,6 +20,7 @@ class HttpRequest:
 
     ``path_parameters`` are as they stand in the URL, percent-encoded, which is how API Gateway's
     REST APIs hand them on; ``query`` is decoded already; ``path`` includes the stage, if any.
+    ``base_url`` is what the API's own absolute URLs begin with, stage included.
     """
 
     path_parameters: Mapping[str, str] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class HttpRequest:
     body: bytes = b""
     path: str = "/"
     request_id: str = ""
+    base_url: str = ""
 
     def path_parameter(self, name: str) -> str:
         """A path parameter, decoded once.
@@ -46,17 +48,19 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """One answer whose body is text."""
+    """One answer; a body of bytes reaches every client as it is."""
 
     status: int
-    body: str = ""
+    body: str | bytes = ""
     content_type: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def json_answer(value: object, status: int = 200) -> HttpAnswer:
+def json_answer(
+    value: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> HttpAnswer:
     """An answer holding a structure of dataclasses, structs and builtins."""
-    return HttpAnswer(status, msgspec.json.encode(value).decode(), JSON_TYPE)
+    return HttpAnswer(status, msgspec.json.encode(value).decode(), JSON_TYPE, headers or {})
 
 
 def utf8(text: str, parameter: str) -> str:

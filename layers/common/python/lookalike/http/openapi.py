@@ -9,31 +9,58 @@ from typing import Any
 import msgspec
 
 from lookalike import __version__
-from lookalike.http.examples import SEARCH_BODIES, SEARCH_RESPONSE
+from lookalike.http.examples import EXPLANATION, SEARCH_BODIES, SEARCH_RESPONSE
+from lookalike.http.explanation_parameters import PICTURES
 from lookalike.http.message import JSON_TYPE
 from lookalike.http.operations import OPERATIONS, Operation
 from lookalike.http.parameters import SearchBody
 from lookalike.http.problems import PROBLEM_TYPE, Problem
+from lookalike.services.explanation_answer import ExplanationAnswer
 from lookalike.services.query import SearchResponse
 
 Json = dict[str, Any]
 REFERENCE = "#/components/schemas/{name}"
 PROBLEM_DESCRIPTIONS = {
     400: "The body cannot be read as what its content type says.",
-    404: "The catalogue, product or upload does not exist.",
+    404: "The catalogue, product, upload, search or picture does not exist.",
     405: "The route exists, but not with this method; `Allow` says which do.",
+    410: "The search has expired, or the product or its photo has been deleted or replaced since.",
     413: "The body or the image is too large.",
     415: "The body is of a kind that is not read here, or the file is no image.",
     422: "A value is not allowed (`parameter`), or the image cannot be used (`reason`).",
     500: "Something went wrong here. It was logged under `instance`.",
     503: "A part of the service cannot be reached; `Retry-After` says when to come back.",
 }
+PATH_PARAMETERS: dict[str, Json] = {
+    "query_id": {
+        "description": "The `query_id` of a search's answer.",
+        "schema": {"type": "string"},
+        "example": SEARCH_RESPONSE["query_id"],
+    },
+    "product_id": {
+        "description": "The product's id, percent-encoded.",
+        "schema": {"type": "string"},
+        "example": "boot-7",
+    },
+    "picture": {
+        "description": "What is drawn, and the kind of file.",
+        "schema": {"type": "string", "enum": list(PICTURES)},
+        "example": "pair.png",
+    },
+}
+EXAMPLES = {SearchResponse: SEARCH_RESPONSE, ExplanationAnswer: EXPLANATION}
+X_CACHE = {
+    "description": "`hit`: the answer was there already; `miss`: it was computed for this request.",
+    "schema": {"type": "string", "enum": ["hit", "miss"]},
+}
+LOCATION = {"schema": {"type": "string"}}
 DESCRIPTION = """\
 Visual product search: put photos into a bucket, search with a photo.
 
 `POST /search` takes an image as it is (`Content-Type: image/jpeg`), a form, or JSON. Request bodies
-hold up to 4.5 MB; for larger images ask `POST /uploads` for an upload and search with its key.
-Errors are problem documents (RFC 9457).
+hold up to 4.5 MB, which is 3.3 MB of image in JSON; for larger images ask `POST /uploads` for an
+upload and search with its key. `explanation_url` of each result says why it was found. Errors are
+problem documents (RFC 9457).
 """
 
 
@@ -64,6 +91,7 @@ def document() -> Json:
         "servers": [{"url": "."}],
         "tags": [
             {"name": "Search", "description": "Find the products that look like a photo."},
+            {"name": "Explanations", "description": "Why a product matches a search."},
             {"name": "Products", "description": "What the catalogues hold."},
             {"name": "Service", "description": "Health, counts and this description."},
         ],
@@ -98,18 +126,11 @@ def _operation(operation: Operation, properties: Json, schemas: Json) -> Json:
 
 
 def _parameters(operation: Operation, properties: Json) -> list[Json]:
-    parameters: list[Json] = []
-    if "{product_id}" in operation.path:
-        parameters.append(
-            {
-                "name": "product_id",
-                "in": "path",
-                "required": True,
-                "description": "The product's id, percent-encoded.",
-                "schema": {"type": "string"},
-                "example": "boot-7",
-            }
-        )
+    parameters: list[Json] = [
+        {"name": name, "in": "path", "required": True, **described}
+        for name, described in PATH_PARAMETERS.items()
+        if f"{{{name}}}" in operation.path
+    ]
     for name, schema in properties.items():
         described = copy.deepcopy(schema)
         # Absent, not null, is how a query says nothing.
@@ -126,18 +147,26 @@ def _responses(operation: Operation) -> Json:
     if operation.answers:
         kinds = [{"$ref": REFERENCE.format(name=kind.__name__)} for kind in operation.answers]
         content: Json = {"schema": kinds[0] if len(kinds) == 1 else {"anyOf": kinds}}
-        if operation.answers == (SearchResponse,):
-            content["example"] = SEARCH_RESPONSE
+        if operation.answers[0] in EXAMPLES:
+            content["example"] = EXAMPLES[operation.answers[0]]
         answer["content"] = {JSON_TYPE: content}
-    elif operation.media_type:
-        answer["content"] = {operation.media_type: {"schema": {}}}
-    if operation.status == 302:
-        answer["headers"] = {"Location": {"schema": {"type": "string"}}}
+    elif operation.media_types:
+        answer["content"] = {kind: {"schema": {}} for kind in operation.media_types}
+    cache: Json = {"X-Cache": X_CACHE} if operation.cached else {}
+    headers = cache | ({"Location": LOCATION} if operation.status == 302 else {})
+    if headers:
+        answer["headers"] = headers
+    responses = {str(operation.status): answer}
+    if operation.elsewhere:
+        responses[str(operation.elsewhere)] = {
+            "description": "It is at another URL, which opens for an hour.",
+            "headers": cache | {"Location": LOCATION},
+        }
     problems = {
         str(status): {"$ref": f"#/components/responses/Problem{status}"}
         for status in operation.problems
     }
-    return {str(operation.status): answer, **problems}
+    return responses | problems
 
 
 def _search_body(schemas: Json) -> Json:

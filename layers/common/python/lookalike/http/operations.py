@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
+from lookalike.http.explanation_parameters import PictureParameters
 from lookalike.http.parameters import (
     NoParameters,
     PageParameters,
@@ -14,10 +15,11 @@ from lookalike.http.parameters import (
     SimilarParameters,
 )
 from lookalike.services.catalogue import FailurePage, Health, ProductInfo, ProductPage, Stats
+from lookalike.services.explanation_answer import ExplanationAnswer
 from lookalike.services.query import SearchResponse
 from lookalike.services.uploads import UploadForm
 
-SEARCH, PRODUCTS, SERVICE = "Search", "Products", "Service"
+SEARCH, EXPLANATIONS, PRODUCTS, SERVICE = "Search", "Explanations", "Products", "Service"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,9 @@ class Operation:
     """One method of one path.
 
     ``answers`` are the types of its JSON answer (one of them), empty when it answers no JSON;
-    ``media_type`` is that of any other answer. ``problems`` are statuses of problem documents.
+    ``media_types`` are those of any other answer. With ``cached`` it says in ``X-Cache`` whether it
+    had to compute. ``elsewhere`` is a status that sends the client to another URL, 0 for none.
+    ``problems`` are statuses of problem documents.
     """
 
     method: str
@@ -38,7 +42,9 @@ class Operation:
     takes_search: bool = False
     status: int = 200
     answers: tuple[type, ...] = ()
-    media_type: str = ""
+    media_types: tuple[str, ...] = ()
+    cached: bool = False
+    elsewhere: int = 0
     problems: tuple[int, ...] = (500,)
 
 
@@ -48,14 +54,15 @@ OPERATIONS = (
         path="/search",
         id="search",
         tag=SEARCH,
-        summary="Search with images, stored products or uploads",
+        summary="Search with images, stored products, uploads or a part of an earlier search",
         description="One image, or several inputs with weights. A product is named once, by its "
-        "best view; products that are searched with are left out. Fields of the body win over "
+        "best view; products that are searched with are left out. `query_id` with `cells` or "
+        "`crop` searches with a part of what was searched before. Fields of the body win over "
         "query parameters. Image URLs open for an hour.",
         parameters=SearchParameters,
         takes_search=True,
         answers=(SearchResponse,),
-        problems=(400, 404, 413, 415, 422, 500, 503),
+        problems=(400, 404, 410, 413, 415, 422, 500, 503),
     ),
     Operation(
         method="GET",
@@ -78,6 +85,35 @@ OPERATIONS = (
         status=201,
         answers=(UploadForm,),
         problems=(422, 500, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/explanations/{query_id}/{product_id}",
+        id="explain",
+        tag=EXPLANATIONS,
+        summary="Why a product matches a search",
+        description="Numbers by cells of each side that add up to the score; regions that made the "
+        "match, and those that differ. Any product of the searched catalogue can be asked for, "
+        "also one that was not found. It is explained by the photos that it has now.",
+        answers=(ExplanationAnswer,),
+        cached=True,
+        problems=(404, 410, 422, 500, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/explanations/{query_id}/{product_id}/{picture}",
+        id="explainInPictures",
+        tag=EXPLANATIONS,
+        summary="The same drawn on the photos",
+        description="`query` and `result` are one photo each, `pair` has both side by side with "
+        "the regions that match numbered, at 800 by 640 pixels each. The others have the photo's "
+        "own resolution, up to 24 million pixels and 8,000 a side. Pictures over 4.4 MB are "
+        "answered with the URL of the file.",
+        parameters=PictureParameters,
+        media_types=("image/png", "image/webp"),
+        cached=True,
+        elsewhere=303,
+        problems=(404, 410, 413, 415, 422, 500, 503),
     ),
     Operation(
         method="GET",
@@ -136,7 +172,7 @@ OPERATIONS = (
         id="openapi",
         tag=SERVICE,
         summary="This description",
-        media_type="application/json",
+        media_types=("application/json",),
     ),
     Operation(
         method="GET",
@@ -144,7 +180,7 @@ OPERATIONS = (
         id="docs",
         tag=SERVICE,
         summary="This description as a page",
-        media_type="text/html",
+        media_types=("text/html",),
     ),
     Operation(
         method="GET",

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from lookalike.core.keys import DEFAULT_CATALOGUE, MAX_NAME_BYTES
 from lookalike.services.catalogue import MAX_PAGE
-from lookalike.services.search_request import MAX_INPUTS, MAX_K
+from lookalike.services.search_request import MAX_CELLS, MAX_INPUTS, MAX_K
 
 DEFAULT_K = 10
 DEFAULT_PAGE = 50
@@ -20,6 +20,8 @@ ProductId = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_BYTES, example
 UploadKey = Annotated[
     str, Meta(min_length=1, max_length=64, examples=["01J0000000000000000000000G"])
 ]
+QueryId = Annotated[str, Meta(min_length=1, max_length=64, examples=["01JD9Y3V5Q4ZP0GQ3B0V9F4K7M"])]
+Cell = Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=2, max_length=2)]
 Base64 = Annotated[str, Meta(min_length=1, extra_json_schema={"contentEncoding": "base64"})]
 Box = Annotated[list[float], Meta(min_length=4, max_length=4)]
 
@@ -69,6 +71,15 @@ Exact = Annotated[
         examples=[False],
     ),
 ]
+Explain = Annotated[
+    bool,
+    Meta(
+        description="Keep what explanations of the results need (the photos too) until "
+        "`explanations_expire_at`; `false` keeps nothing, and no result has an `explanation_url`.",
+        extra_json_schema={"default": True},
+        examples=[True],
+    ),
+]
 
 
 class SearchParameters(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -79,10 +90,11 @@ class SearchParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     filter: FilterText | UnsetType = UNSET
     min_score: MinScore | UnsetType = UNSET
     exact: Exact | UnsetType = UNSET
+    explain: Explain | UnsetType = UNSET
 
 
 class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What to search for. At least one of `image`, `product_id` and `upload_key`."""
+    """What to search for. At least one of `image`, `product_id`, `upload_key` and `query_id`."""
 
     image: (
         Annotated[
@@ -105,6 +117,30 @@ class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    query_id: (
+        Annotated[
+            QueryId,
+            Meta(
+                description="An earlier search to search with again, or with the part of it that "
+                "`cells` or `crop` says. The network does not run for that."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    cells: (
+        Annotated[
+            list[Cell],
+            Meta(
+                min_length=1,
+                max_length=MAX_CELLS,
+                description="Cells of the search `query_id`, as `[row, column]` of the grid that "
+                "its explanations have for `query`. With several images their grids stand one "
+                "below the other.",
+                examples=[[[3, 3], [3, 4], [4, 3], [4, 4]]],
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     crop: (
         Annotated[
             list[float | Box | None],
@@ -112,7 +148,7 @@ class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
                 max_length=MAX_INPUTS,
                 description="`[x, y, width, height]` of the one image, in pixels, or in fractions "
                 "when all four are at most 1; or a list of such boxes (or null), one for each "
-                "image, then each upload.",
+                "image, then each upload, then the search `query_id`.",
                 examples=[[0.25, 0.1, 0.5, 0.8]],
             ),
         ]
@@ -123,8 +159,8 @@ class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
             list[Annotated[float, Meta(ge=0, le=MAX_WEIGHT)]],
             Meta(
                 max_length=MAX_INPUTS,
-                description="How much each input counts, in the order images, products, uploads. "
-                "None is negative, not all are zero.",
+                description="How much each input counts, in the order images, products, uploads, "
+                "earlier search. None is negative, not all are zero.",
                 examples=[[1, 0.5]],
             ),
         ]
@@ -155,6 +191,7 @@ class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
     ) = UNSET
     min_score: MinScore | UnsetType = UNSET
     exact: Exact | UnsetType = UNSET
+    explain: Explain | UnsetType = UNSET
     catalogue: Catalogue | UnsetType = UNSET
 
 
@@ -164,6 +201,7 @@ class SimilarParameters(Struct, kw_only=True, forbid_unknown_fields=True):
     k: K = DEFAULT_K
     filter: FilterText | None = None
     exact: Exact = False
+    explain: Explain = True
     catalogue: Catalogue = DEFAULT_CATALOGUE
 
 

@@ -47,6 +47,8 @@ def read_search(request: HttpRequest) -> SearchRequest:
         not_like=tuple(utf8(item, "not_like") for item in _first(body.not_like, UNSET, [])),
         min_score=_first(body.min_score, parameters.min_score, None),
         exact=_first(body.exact, parameters.exact, False),
+        explain=_first(body.explain, parameters.explain, True),
+        base_url=request.base_url,
     )
 
 
@@ -60,6 +62,8 @@ def read_similar(request: HttpRequest) -> SearchRequest:
         k=parameters.k,
         filter=_filter(parameters.filter),
         exact=parameters.exact,
+        explain=parameters.explain,
+        base_url=request.base_url,
     )
 
 
@@ -92,21 +96,36 @@ def _filter(value: object) -> Filter | None:
 def _inputs(given: SearchFields, body: SearchBody) -> tuple[QueryInput, ...]:
     products = _several(body.product_id, "product_id")
     uploads = _several(body.upload_key, "upload_key")
-    count = len(given.images) + len(products) + len(uploads)
+    earlier = _several(body.query_id, "query_id")
+    count = len(given.images) + len(products) + len(uploads) + len(earlier)
     if not count:
-        raise InvalidRequest("Nothing to search with: give image, product_id or upload_key.")
+        raise InvalidRequest(
+            "Nothing to search with: give image, product_id, upload_key or query_id."
+        )
     if count > MAX_INPUTS:
         raise InvalidRequest(f"There are {count} inputs; {MAX_INPUTS} are allowed.")
-    crops = _crops(body.crop, len(given.images) + len(uploads))
-    weights = _weights(body.weights, count)
-    image_crops, upload_crops = crops[: len(given.images)], crops[len(given.images) :]
-    sources: list[tuple[bytes | None, str | None, str | None, Crop | None]] = [
-        *((image, None, None, crop) for image, crop in zip(given.images, image_crops, strict=True)),
-        *((None, product, None, None) for product in products),
-        *((None, None, upload, crop) for upload, crop in zip(uploads, upload_crops, strict=True)),
-    ]
-    weighted = zip(sources, weights, strict=True)
-    return tuple(QueryInput(*source, weight) for source, weight in weighted)
+    cells = _cells(body)
+    crops = iter(_crops(body.crop, count - len(products)))
+    weights = iter(_weights(body.weights, count))
+    return (
+        *(QueryInput(image=item, crop=next(crops), weight=next(weights)) for item in given.images),
+        *(QueryInput(product_id=item, weight=next(weights)) for item in products),
+        *(QueryInput(upload_key=item, crop=next(crops), weight=next(weights)) for item in uploads),
+        *(
+            QueryInput(query_id=item, cells=cells, crop=next(crops), weight=next(weights))
+            for item in earlier
+        ),
+    )
+
+
+def _cells(body: SearchBody) -> tuple[tuple[int, int], ...] | None:
+    if isinstance(body.cells, UnsetType):
+        return None
+    if isinstance(body.query_id, UnsetType):
+        raise InvalidRequest(
+            "“cells” are of an earlier search; name it by “query_id”.", parameter="cells"
+        )
+    return tuple((row, column) for row, column in body.cells)
 
 
 def _several(value: str | list[str] | UnsetType, parameter: str) -> list[str]:
@@ -146,7 +165,7 @@ def _crops(value: list[float | list[float] | None] | UnsetType, count: int) -> l
     if len(boxes) != count:
         raise InvalidRequest(
             f"There are {count} images and {len(boxes)} crops; give one (or null) for each image, "
-            "then each upload.",
+            "then each upload, then the earlier search.",
             parameter="crop",
         )
     return [None if box is None else _crop(box) for box in boxes]

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 import msgspec
 
 from lookalike.core.errors import CorruptFile, LookalikeError, NotFound, Vanished
 from lookalike.core.index import Candidate
 from lookalike.core.keys import parse_key
+from lookalike.core.material import QueryMaterial
 from lookalike.core.ports import Clock, Ids, Stores
-from lookalike.core.search_index import SearchIndex
-from lookalike.core.segment import Float32
 from lookalike.core.types import AttributeValue, Generation, Product, SearchRecord, View
 from lookalike.services.live_index import LiveIndex
-from lookalike.services.query_embedding import QueryEmbedder, Stopwatch
+from lookalike.services.query_embedding import Embedded, QueryEmbedder, Stopwatch
+from lookalike.services.query_material import QueryMaterials
 from lookalike.services.search_request import SearchRequest, check
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,12 @@ logger = logging.getLogger(__name__)
 search_log = logging.getLogger("lookalike.searches")
 search_log.setLevel(logging.INFO)
 
+MAX_KEEP_S = 2.0
+"""Seconds that an answer waits for its material to be written; later it goes without."""
+
 _MAX_FILTER_CHARS = 2_000
+
+Found = tuple[Product, View, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +53,28 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class SearchResponse:
-    """The answer; ``took_ms`` has one figure a stage and their ``total``."""
+    """The answer; ``took_ms`` has one figure a stage and their ``total``.
+
+    ``explanations_expire_at`` is the epoch second up to which ``explanation_url`` of the results
+    answer; None, as they are, when there are none.
+    """
 
     query_id: str
     catalogue: str
     encoder: str
     generation: str
     took_ms: dict[str, float]
+    explanations_expire_at: float | None
     results: list[Result]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What a search found where; ``keeping`` gives when its material expires, once it is kept."""
+
+    generation: Generation
+    found: list[Found]
+    keeping: Future[float] | None
 
 
 class Query:
@@ -69,15 +88,17 @@ class Query:
         The index in memory.
     embedder
         Makes the query embedding.
+    materials
+        Keeps what searches were made with.
     url_expires_s
         Seconds for which image URLs open.
     refresh_s
         Seconds after which a catalogue's generation is asked for again.
     nprobe
         Inverted lists that a search reads at least.
-    refresher, log_pool
-        Run the index's refresh and the log's write beside the rest. Of their own: a refresh waits
-        for reads in the common pool, and a slow log must not hold up anything.
+    refresher, log_pool, keeper
+        Run the index's refresh, the log's write and that of the material beside the rest. Of their
+        own: a refresh waits for reads in the common pool, and a slow log must not hold up anything.
     clock, ids
         Epoch seconds; a new query id.
     """
@@ -87,22 +108,26 @@ class Query:
         stores: Stores,
         live_index: LiveIndex,
         embedder: QueryEmbedder,
+        materials: QueryMaterials,
         url_expires_s: int,
         refresh_s: float,
         nprobe: int,
         refresher: Executor,
         log_pool: Executor,
+        keeper: Executor,
         clock: Clock,
         ids: Ids,
     ) -> None:
         self._stores = stores
         self._live_index = live_index
         self._embedder = embedder
+        self._materials = materials
         self._url_expires_s = url_expires_s
         self._refresh_s = refresh_s
         self._nprobe = nprobe
         self._refresher = refresher
         self._log_pool = log_pool
+        self._keeper = keeper
         self._clock = clock
         self._ids = ids
         self._generations: dict[str, tuple[Generation, float]] = {}
@@ -115,7 +140,9 @@ class Query:
         InvalidRequest
             A parameter is out of bounds.
         NotFound
-            The catalogue, a product or an upload does not exist.
+            The catalogue, a product, an upload or an earlier search does not exist.
+        Gone
+            An earlier search has expired, or its encoder is not searched with any more.
         Unindexable
             An image cannot be read.
         Retry
@@ -125,21 +152,25 @@ class Query:
         query_id = self._ids()
         watch = Stopwatch()
         start = time.perf_counter()
-        generation, found = self._found(request, watch)
-        watch.took_ms["total"] = round((time.perf_counter() - start) * 1000, 3)
-        self._log(self._record(query_id, request, generation, found, watch))
+        answer = self._answer(query_id, request, watch)
         with watch.stage("urls"):
             results = [
-                self._result(rank, product, view, score)
-                for rank, (product, view, score) in enumerate(found, 1)
+                self._result(rank, *row, f"{request.base_url}/explanations/{query_id}/")
+                for rank, row in enumerate(answer.found, 1)
             ]
+        # An explanation may be asked for at once, and of another process.
+        expires_at = self._kept(query_id, answer.keeping, watch) if answer.keeping else None
+        if expires_at is None:
+            results = [replace(result, explanation_url=None) for result in results]
         watch.took_ms["total"] = round((time.perf_counter() - start) * 1000, 3)
+        self._log(self._record(query_id, request, answer, watch))
         return SearchResponse(
             query_id,
             request.catalogue,
-            generation.encoder,
-            generation.generation,
+            answer.generation.encoder,
+            answer.generation.generation,
             watch.took_ms,
+            expires_at,
             results,
         )
 
@@ -163,43 +194,86 @@ class Query:
         self._generations[catalogue] = (generation, at)
         return generation
 
-    def _found(
-        self, request: SearchRequest, watch: Stopwatch
-    ) -> tuple[Generation, list[tuple[Product, View, float]]]:
-        """The generation that was searched, and the results."""
+    def _answer(self, query_id: str, request: SearchRequest, watch: Stopwatch) -> _Answer:
         try:
-            return self._attempt(request, watch, None)
+            return self._attempt(query_id, request, watch, None)
         except (Vanished, CorruptFile) as error:
             # Files leave only after others took their place, so all that is known is read again.
             logger.warning("searching again: %s", error)
             missing: list[LookalikeError] = []
-            answer = self._attempt(request, watch, missing)
+            answer = self._attempt(query_id, request, watch, missing)
             for lost in dict.fromkeys(map(str, missing)):
                 logger.error("searched without its rows: %s", lost)
             return answer
 
     def _attempt(
-        self, request: SearchRequest, watch: Stopwatch, missing: list[LookalikeError] | None
-    ) -> tuple[Generation, list[tuple[Product, View, float]]]:
+        self,
+        query_id: str,
+        request: SearchRequest,
+        watch: Stopwatch,
+        missing: list[LookalikeError] | None,
+    ) -> _Answer:
         """Search once; with ``missing``, on what the tables say now and without what is lost."""
         again = missing is not None
         with watch.stage("generation"):
             generation = self.generation(request.catalogue, now=again)
         # New segments are read while the photo is decoded and encoded.
         refreshed = self._refresher.submit(self._live_index.get, generation, now=again)
-        query, index = self._embedder.embed(request, generation, refreshed, watch, missing)
-        if not len(index) and self.generation(request.catalogue, now=True) != generation:
+        query = self._embedder.embed(request, generation, refreshed, watch, missing)
+        if not len(query.index) and self.generation(request.catalogue, now=True) != generation:
             raise Vanished(f"generation {generation.scope} was swapped out and dropped")
-        return generation, self._rank(request, query, index, watch, missing)
+        keeping = self._keep(query_id, request, generation, query)
+        try:
+            return _Answer(generation, self._rank(request, query, watch, missing), keeping)
+        except (Vanished, CorruptFile):
+            if keeping is not None:
+                wait([keeping])  # what the next attempt keeps takes its place
+            raise
+
+    def _keep(
+        self, query_id: str, request: SearchRequest, generation: Generation, query: Embedded
+    ) -> Future[float] | None:
+        """Begin to write what the search is made with; gives when that expires."""
+        if query.photos is None or not request.explain or not self._materials.kept:
+            return None
+        now = self._clock()
+        material = QueryMaterial(
+            query_id=query_id,
+            catalogue=generation.catalogue,
+            generation=generation.generation,
+            encoder=generation.encoder,
+            head=query.index.head.digest,
+            created_at=now,
+            expires_at=now + self._materials.retention_s,
+            parts=query.parts,
+            photos=query.photos,
+        )
+
+        def write() -> float:
+            self._materials.write(material)
+            return material.expires_at
+
+        return self._keeper.submit(write)
+
+    def _kept(self, query_id: str, keeping: Future[float], watch: Stopwatch) -> float | None:
+        """When the material of a search expires; None when it could not be written in time."""
+        with watch.stage("keep"):
+            try:
+                error = keeping.exception(MAX_KEEP_S)
+            except TimeoutError as late:
+                error = late
+        if error is not None:
+            logger.error("search %s cannot be explained: %r", query_id, error)
+            return None
+        return keeping.result()
 
     def _rank(
         self,
         request: SearchRequest,
-        query: Float32,
-        index: SearchIndex,
+        query: Embedded,
         watch: Stopwatch,
         missing: list[LookalikeError] | None,
-    ) -> list[tuple[Product, View, float]]:
+    ) -> list[Found]:
         """Best live view of each of the k nearest products.
 
         Rows may be dead, filtered by attributes that changed meanwhile, or of a product that is in
@@ -207,12 +281,13 @@ class Query:
         left.
         """
         excluded = {*request.not_like, *(item.product_id for item in request.inputs)}
+        excluded |= {parse_key(part.key).product_id for part in query.parts if part.key}
         records: dict[tuple[str, str], Product | None] = {}
         limit = 2 * request.k + 8
         while True:
             with watch.stage("search"):
-                candidates = index.search(
-                    query,
+                candidates = query.index.search(
+                    query.embedding,
                     limit,
                     nprobe=self._nprobe,
                     filter=request.filter,
@@ -233,9 +308,9 @@ class Query:
         candidates: list[Candidate],
         excluded: set[str | None],
         records: dict[tuple[str, str], Product | None],
-    ) -> list[tuple[Product, View, float]]:
+    ) -> list[Found]:
         ids = [(request.catalogue, parse_key(item.key).product_id) for item in candidates]
-        found: dict[str, tuple[Product, View, float]] = {}
+        found: dict[str, Found] = {}
         for position, (candidate, id_) in enumerate(zip(candidates, ids, strict=True)):
             product_id = id_[1]
             if len(found) == request.k or _below(candidate.score, request.min_score):
@@ -256,7 +331,9 @@ class Query:
                 found[product_id] = (product, view, candidate.score)
         return list(found.values())
 
-    def _result(self, rank: int, product: Product, view: View, score: float) -> Result:
+    def _result(
+        self, rank: int, product: Product, view: View, score: float, explanations: str
+    ) -> Result:
         attributes = product.attributes
         return Result(
             rank=rank,
@@ -269,27 +346,27 @@ class Query:
             category=_text(attributes.get("category")),
             cluster=None,
             attributes=attributes,
-            explanation_url=None,
+            explanation_url=explanations + quote(product.product_id, safe=""),
         )
 
     def _record(
         self,
         query_id: str,
         request: SearchRequest,
-        generation: Generation,
-        found: Iterable[tuple[Product, View, float]],
+        answer: _Answer,
         watch: Stopwatch,
     ) -> SearchRecord:
         return SearchRecord(
             query_id=query_id,
             at=self._clock(),
             catalogue=request.catalogue,
-            encoder=generation.encoder,
-            generation=generation.generation,
+            encoder=answer.generation.encoder,
+            generation=answer.generation.generation,
             kind=request.kind,
             k=request.k,
             results=tuple(
-                (product.product_id, view.name, round(score, 6)) for product, view, score in found
+                (product.product_id, view.name, round(score, 6))
+                for product, view, score in answer.found
             ),
             took_ms=dict(watch.took_ms),
             filter=str(request.filter)[:_MAX_FILTER_CHARS] if request.filter else "",

@@ -6,18 +6,28 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lookalike.core.encoder import Encoder, preprocess
-from lookalike.core.errors import InvalidRequest, LookalikeError, NotFound
-from lookalike.core.images import ImageLimits, crop, decode
+from lookalike.core.errors import LookalikeError, NotFound
+from lookalike.core.images import Decoded, ImageLimits, crop, decode
+from lookalike.core.material import (
+    Photo,
+    QueryMaterial,
+    QueryPart,
+    normalized,
+    scaled,
+    sum_of,
+)
 from lookalike.core.ports import Stores
 from lookalike.core.search_index import SearchIndex
 from lookalike.core.segment import Float32
 from lookalike.core.types import Generation, View
+from lookalike.services.earlier_search import EarlierSearch, EarlierSearches
 from lookalike.services.live_index import LiveIndex
+from lookalike.services.query_material import MAX_PHOTO_BYTES
 from lookalike.services.search_request import QueryInput, SearchRequest
 from lookalike.services.uploads import upload_object_key
 
@@ -42,8 +52,22 @@ class Stopwatch:
             self.took_ms[name] = round(self.took_ms.get(name, 0.0) + elapsed, 3)
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A query: its embedding (dim,) float32, L2-normalised, and the index to search with it.
+
+    ``parts`` add up to the embedding. ``photos`` are those that parts name; None when they are not
+    to be kept, or are too large to be.
+    """
+
+    embedding: Float32
+    index: SearchIndex
+    parts: tuple[QueryPart, ...]
+    photos: tuple[Photo, ...] | None
+
+
 class QueryEmbedder:
-    """Embeds photos, looks up stored products, and adds them up by weight.
+    """Embeds photos, looks up stored products and earlier searches, adds them up by weight.
 
     Parameters
     ----------
@@ -55,6 +79,8 @@ class QueryEmbedder:
         Gives the encoder of an embedding space id.
     limits
         Bounds on a query image.
+    earlier
+        Makes parts of earlier searches.
     """
 
     def __init__(
@@ -63,11 +89,13 @@ class QueryEmbedder:
         live_index: LiveIndex,
         encoder_of: Callable[[str], Encoder],
         limits: ImageLimits,
+        earlier: EarlierSearches,
     ) -> None:
         self._stores = stores
         self._live_index = live_index
         self._encoder_of = encoder_of
         self._limits = limits
+        self._earlier = earlier
 
     def embed(
         self,
@@ -76,80 +104,112 @@ class QueryEmbedder:
         refreshed: Future[SearchIndex],
         watch: Stopwatch,
         missing: list[LookalikeError] | None = None,
-    ) -> tuple[Float32, SearchIndex]:
-        """The query embedding, and the index whose head it went through.
+    ) -> Embedded:
+        """The query embedding with what it is made of, and the index whose head it went through.
 
         Photos are projected by the head and stored products have been; then they are one weighted
         sum, moved away from ``not_like`` (Rocchio). ``missing`` is as in `SearchIndex.search`.
 
-        Returns
-        -------
-        query
-            (dim,) float32, L2-normalised.
-        index
-            To be searched.
-
         Raises
         ------
         InvalidRequest
-            The inputs cancel each other out.
+            The inputs cancel each other out, or an earlier search has no such part.
         NotFound
-            A product or an upload does not exist.
+            A product, an upload or an earlier search does not exist.
+        Gone
+            An earlier search has expired.
         Unindexable
             An image cannot be read.
         Retry, CorruptFile
             As `LiveIndex.get` and `SearchIndex.embedding`.
         """
-        photos = [item for item in request.inputs if item.product_id is None]
-        named = [item for item in request.inputs if item.product_id is not None]
-        raw = self._encoded(photos, generation, watch) if photos else None
-        ids = [item.product_id or "" for item in named]
+        kept = _KeptPhotos(MAX_PHOTO_BYTES if request.explain else 0)
+        inputs = dict(enumerate(request.inputs))
+        earlier = self._found_again(inputs, generation, watch)
+        photos = self._encoded(inputs, generation, kept, watch)
+        named = {n: item.product_id for n, item in inputs.items() if item.product_id is not None}
         with watch.stage("product"):
-            views = self._views(request.catalogue, {*ids, *request.not_like})
+            views = self._views(request.catalogue, {*named.values(), *request.not_like})
         with watch.stage("index"):
             index = refreshed.result()
         with watch.stage("product"):
             index, stored = self._stored(views, generation, index, missing)
-        embeddings = [stored[product_id] for product_id in ids]
-        if raw is not None:
-            embeddings += list(index.head.project(raw))
-        weights = np.asarray([item.weight for item in (*named, *photos)], dtype=np.float32)
-        query = weights / weights.sum() @ np.stack(embeddings)
-        if request.not_like:
-            unwanted = np.mean([stored[product_id] for product_id in request.not_like], axis=0)
-            query -= NOT_LIKE_WEIGHT * (float(np.linalg.norm(query)) or 1.0) * unwanted
-        norm = float(np.linalg.norm(query))
-        if norm < 1e-6:
-            raise InvalidRequest("The inputs cancel each other out: nothing is left to look for.")
-        return np.asarray(query / norm, dtype=np.float32), index
+        units = {number: stored[product_id] for number, product_id in named.items()}
+        for number, part in photos.items():
+            (embedding,) = index.head.project(part.embedding[None])
+            units[number] = [replace(part, embedding=embedding)]
+        for number, search in earlier.items():
+            with watch.stage("earlier"):
+                units[number] = [
+                    kept.taken_over(part, search.material)
+                    for part in self._earlier.parts(search, index.head)
+                ]
+        unwanted = [stored[product_id] for product_id in request.not_like]
+        parts = _combined(inputs, units, unwanted)
+        return Embedded(sum_of(parts), index, parts, kept.photos)
+
+    def _found_again(
+        self, inputs: Mapping[int, QueryInput], generation: Generation, watch: Stopwatch
+    ) -> dict[int, EarlierSearch]:
+        found = {}
+        for number, item in inputs.items():
+            if item.query_id is not None:
+                with watch.stage("earlier"):
+                    found[number] = self._earlier.find(item, generation)
+        return found
 
     def _encoded(
-        self, photos: Sequence[QueryInput], generation: Generation, watch: Stopwatch
-    ) -> Float32:
-        """Raw embeddings of photos: (photos, dim) float32, L2-normalised."""
+        self,
+        inputs: Mapping[int, QueryInput],
+        generation: Generation,
+        kept: _KeptPhotos,
+        watch: Stopwatch,
+    ) -> dict[int, QueryPart]:
+        """Parts of photos, whose embeddings are still raw: (dim_in,) float32, L2-normalised."""
+        photos = {
+            number: item
+            for number, item in inputs.items()
+            if item.product_id is None and item.query_id is None
+        }
+        if not photos:
+            return {}
+        pixels, described = [], []
         with watch.stage("decode"):
             encoder = self._encoder_of(generation.encoder)
-            pixels = np.concatenate([self._decoded(item, encoder) for item in photos])
+            for number, item in photos.items():
+                body = self._body(item)
+                decoded = _decoded(body, item, self._limits, encoder)
+                pixels.append(preprocess([decoded.image], encoder.record))
+                photo = kept.add(Photo(body, item.crop))
+                described.append((number, photo, decoded.width, decoded.height))
         with watch.stage("encode"):
-            return encoder.encode(pixels).embeddings
-
-    def _decoded(self, item: QueryInput, encoder: Encoder) -> Float32:
-        body = item.image
-        if body is None:
-            found = self._stores.index.get(
-                upload_object_key(item.upload_key or ""), self._limits.max_bytes
+            encoded = encoder.encode(np.concatenate(pixels))
+        rows = zip(described, encoded.embeddings, encoded.maps, encoded.weights, strict=True)
+        return {
+            number: QueryPart(
+                coefficient=1.0,
+                embedding=embedding,
+                input=number,
+                photo=photo,
+                maps=maps,
+                weights=weights,
+                width=width,
+                height=height,
             )
-            if found is None:
-                raise NotFound(
-                    f"There is no upload “{item.upload_key}”; it may have expired.",
-                    parameter="upload_key",
-                )
-            body = found[1]
-        # A crop may be a small part of the photo, so only a whole photo is decoded at reduced size.
-        decoded = decode(body, self._limits, None if item.crop else encoder.min_side)
-        if item.crop:
-            decoded = crop(decoded, item.crop)
-        return preprocess([decoded.image], encoder.record)
+            for (number, photo, width, height), embedding, maps, weights in rows
+        }
+
+    def _body(self, item: QueryInput) -> bytes:
+        if item.image is not None:
+            return item.image
+        key = upload_object_key(item.upload_key or "")
+        found = self._stores.index.get(key, self._limits.max_bytes)
+        if found is None:
+            raise NotFound(
+                f"There is no upload “{item.upload_key}”; it may have expired.",
+                parameter="upload_key",
+            )
+        return found[1]
 
     def _views(self, catalogue: str, product_ids: Collection[str]) -> dict[str, list[View]]:
         """Live views of products; raises `NotFound` naming the first that has none."""
@@ -170,8 +230,8 @@ class QueryEmbedder:
         generation: Generation,
         index: SearchIndex,
         missing: list[LookalikeError] | None,
-    ) -> tuple[SearchIndex, dict[str, Float32]]:
-        """Each product's mean embedding, (dim,) float32, L2-normalised, and the index that has it.
+    ) -> tuple[SearchIndex, dict[str, list[QueryPart]]]:
+        """Each product's views as parts whose sum has length one, and the index that has them.
 
         That is a later index than the given one when that one does not know a view yet.
         """
@@ -179,18 +239,77 @@ class QueryEmbedder:
         if any(item is None for several in found.values() for item in several):
             index = self._live_index.get(generation, now=True)
             found = _embeddings(views, index, missing)
-        means = {}
+        parts = {}
         for product_id, several in found.items():
-            known = [embedding for embedding in several if embedding is not None]
+            known = [
+                QueryPart(
+                    coefficient=1.0,
+                    embedding=embedding,
+                    input=-1,
+                    width=view.width,
+                    height=view.height,
+                    key=view.key,
+                    etag=view.etag,
+                )
+                for view, embedding in zip(views[product_id], several, strict=True)
+                if embedding is not None
+            ]
             if not known:
                 raise NotFound(
                     f"Product “{product_id}” is not in the index.", parameter="product_id"
                 )
-            mean = np.mean(known, axis=0)
-            means[product_id] = np.asarray(
-                mean / max(float(np.linalg.norm(mean)), 1e-12), np.float32
-            )
-        return index, means
+            parts[product_id] = normalized(known)
+        return index, parts
+
+
+def _decoded(body: bytes, item: QueryInput, limits: ImageLimits, encoder: Encoder) -> Decoded:
+    # A crop may be a small part of the photo, so only a whole photo is decoded at reduced size.
+    decoded = decode(body, limits, None if item.crop else encoder.min_side)
+    return crop(decoded, item.crop) if item.crop else decoded
+
+
+def _combined(
+    inputs: Mapping[int, QueryInput],
+    units: Mapping[int, Sequence[QueryPart]],
+    unwanted: Sequence[Sequence[QueryPart]],
+) -> tuple[QueryPart, ...]:
+    """One query of its inputs' parts, each of which sum to length one, in the inputs' order."""
+    total = sum(item.weight for item in inputs.values())
+    parts = [
+        # What an earlier search was not like stays what this one is not like.
+        replace(part, input=number if part.coefficient > 0 else -1)
+        for number, item in inputs.items()
+        if item.weight
+        for part in scaled(units[number], item.weight / total)
+    ]
+    if unwanted:
+        norm = float(np.linalg.norm(sum_of(parts))) or 1.0
+        factor = -NOT_LIKE_WEIGHT * norm / len(unwanted)
+        parts += [part for several in unwanted for part in scaled(several, factor)]
+    return tuple(normalized(parts))
+
+
+class _KeptPhotos:
+    """Photos that are held until they are written: none at all once they have too many bytes."""
+
+    def __init__(self, room_bytes: int) -> None:
+        self.photos: tuple[Photo, ...] | None = ()
+        self._room_bytes = room_bytes
+
+    def add(self, photo: Photo) -> int:
+        """The photo's number among those that are held."""
+        self._room_bytes -= len(photo.body)
+        if self.photos is None or self._room_bytes < 0:
+            self.photos = None
+            return 0
+        self.photos += (photo,)
+        return len(self.photos) - 1
+
+    def taken_over(self, part: QueryPart, material: QueryMaterial) -> QueryPart:
+        """An earlier search's part with the number that its photo has here."""
+        if part.photo is None:
+            return part
+        return replace(part, photo=self.add(material.photos[part.photo]))
 
 
 def _embeddings(

@@ -9,16 +9,19 @@ from lookalike.core.filters import Filter
 
 MAX_K = 100
 MAX_INPUTS = 16
+MAX_CELLS = 4_096
+"""Cells of a region: more than 16 photos have with any encoder."""
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class QueryInput:
-    """One of image bytes, a stored product, a presigned upload or a part of an earlier search.
+    """One of image bytes, a stored product, a presigned upload, or an earlier search.
 
     ``crop`` is (x, y, width, height) of the upright image, in pixels, or in fractions when no
-    number is over 1. ``cells`` are (row, column) of the grid that explanations of the search
-    ``query_id`` have for its side. ``weight`` is this input's share among several.
+    number is over 1; of the photo that was searched when it is an earlier search's. ``cells`` are
+    (row, column) of the grid that explanations of the search ``query_id`` have for its side.
+    ``weight`` is this input's share among several.
     """
 
     image: bytes | None = None
@@ -51,12 +54,21 @@ class SearchRequest:
 
     @property
     def kind(self) -> str:
-        """What the search is made with: ``image``, ``crop``, ``product`` or ``mixed``."""
-        kinds = {
-            "product" if item.product_id is not None else "crop" if item.crop else "image"
-            for item in self.inputs
-        }
+        """What is searched with: ``image``, ``crop``, ``product``, ``region`` or ``mixed``.
+
+        A whole search that is repeated is a ``repeat``.
+        """
+        kinds = {_kind(item) for item in self.inputs}
         return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def _kind(item: QueryInput) -> str:
+    part = item.cells is not None or item.crop is not None
+    if item.query_id is not None:
+        return "region" if part else "repeat"
+    if item.product_id is not None:
+        return "product"
+    return "crop" if part else "image"
 
 
 def check(request: SearchRequest) -> None:
@@ -65,7 +77,7 @@ def check(request: SearchRequest) -> None:
         raise InvalidRequest(f"k is {request.k}; it must be 1 to {MAX_K}.", parameter="k")
     if not 1 <= len(request.inputs) <= MAX_INPUTS:
         raise InvalidRequest(
-            f"A search takes 1 to {MAX_INPUTS} images, products or uploads; "
+            f"A search takes 1 to {MAX_INPUTS} images, products, uploads or earlier searches; "
             f"this one has {len(request.inputs)}.",
             parameter="image",
         )
@@ -77,3 +89,18 @@ def check(request: SearchRequest) -> None:
     for item in request.inputs:
         if item.crop and item.product_id is not None:
             raise InvalidRequest("A stored product cannot be cropped.", parameter="crop")
+        _check_cells(item)
+
+
+def _check_cells(item: QueryInput) -> None:
+    if item.cells is None:
+        return
+    if item.query_id is None:
+        raise InvalidRequest(
+            "“cells” are of an earlier search; name it by “query_id”.", parameter="cells"
+        )
+    if item.crop is not None:
+        raise InvalidRequest(
+            "“cells” and “crop” both say which part of the earlier search is meant; give one.",
+            parameter="cells",
+        )
