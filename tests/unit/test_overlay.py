@@ -225,5 +225,16 @@ def test_a_part_of_several_is_shown_by_its_own_rows():
     assert not np.array_equal(np.asarray(alone), np.asarray(other))
 
 
+def test_a_doubtful_map_is_called_so_below_the_photos():
+    square = seen_square(400, 400, LITE2)
+    arguments = (photo(400, 400), square, photo(400, 400), square, explained(), 0)
+    plain, doubtful = (
+        np.asarray(render_pair(*arguments, doubtful=doubtful)) for doubtful in (False, True)
+    )
+    assert plain.shape == doubtful.shape
+    changed = np.flatnonzero((plain != doubtful).any(axis=(1, 2)))
+    assert len(changed) and changed.min() > 400
+
+
 def test_a_score_of_zero_has_no_shares():
     assert pair((400, 400), (400, 400), share=None).width > 800

@@ -40,6 +40,8 @@ def render_pair(
     result_square: Square,
     explanation: Explanation,
     part: int,
+    *,
+    doubtful: bool = False,
 ) -> Image.Image:
     """Query and result at one height with their Grad-CAM overlays and the figures below.
 
@@ -55,6 +57,8 @@ def render_pair(
         Of this pair.
     part
         Which of the query's images ``query`` is.
+    doubtful
+        Grad-CAM is no better than chance here, and the picture says so.
 
     Returns
     -------
@@ -89,7 +93,8 @@ def render_pair(
             of_result[:MOST_DIFFERENCES],
         ),
     )
-    return _composed(panels, height, explanation, matches)
+    key = "Grad-CAM, no better than chance" if doubtful else "Grad-CAM, weak to strong"
+    return _composed(panels, height, explanation, matches, key)
 
 
 def _moved(cells: CellList, first_row: int) -> CellList:
@@ -216,10 +221,11 @@ def _composed(
     height: int,
     explanation: Explanation,
     matches: Sequence[Match],
+    key: str,
 ) -> Image.Image:
     """The panels under their names, the figures below."""
     across = sum(panel.width for panel in panels) + _GAP
-    legend = _legend(max(across, 560), explanation, matches)
+    legend = _legend(max(across, 560), explanation, matches, key)
     top = _MARGIN + 30
     picture = Image.new(
         "RGB",
@@ -236,7 +242,9 @@ def _composed(
     return picture
 
 
-def _legend(width: int, explanation: Explanation, matches: Sequence[Match]) -> Image.Image:
+def _legend(
+    width: int, explanation: Explanation, matches: Sequence[Match], key: str
+) -> Image.Image:
     """The score and what it comes from, then the key to the marks, broken to the width."""
     draft = Image.new("RGB", (width, 600), _PAPER)
     draw = ImageDraw.Draw(draft)
@@ -246,7 +254,7 @@ def _legend(width: int, explanation: Explanation, matches: Sequence[Match]) -> I
     draw.text((after, 16), "cosine of query and result", fill=_QUIET, font=_font(16), anchor="ls")
     draw.text((after, 36), _origin(explanation), fill=_INK, font=_font(16), anchor="ls")
     items = [(_badge(number, 26), _share_text(match)) for number, match in enumerate(matches)]
-    items.append((_ramp(), "Grad-CAM, weak to strong"))
+    items.append((_ramp(), key))
     if explanation.differs:
         items.append((_swatch(), "pulls the score down"))
     x, y = 0, 62

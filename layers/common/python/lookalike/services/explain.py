@@ -140,7 +140,7 @@ class Explanations:
             return Picture(media_type, True, found[1])
         explained, _ = self._explained(pair)
         view = _view(pair, explained)
-        body = self._pictures.draw(wanted, pair.material, view, explained.explanation)
+        body = self._pictures.draw(wanted, pair.material, view, explained)
         kept = self._keep(name, body, media_type)
         if len(body) <= MAX_BODY_BYTES:
             return Picture(media_type, False, body)

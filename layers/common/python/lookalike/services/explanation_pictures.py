@@ -10,7 +10,7 @@ from PIL import Image
 
 from lookalike.core.encoders import EncoderRecord, parse_space
 from lookalike.core.errors import Gone, Unindexable
-from lookalike.core.explanation import Explanation, Side
+from lookalike.core.explanation import Side
 from lookalike.core.geometry import seen_square
 from lookalike.core.images import ImageLimits, crop, decode
 from lookalike.core.material import Box, QueryMaterial
@@ -24,7 +24,7 @@ from lookalike.core.overlay import (
 from lookalike.core.pair_picture import MAX_HEIGHT, MAX_WIDTH, render_pair
 from lookalike.core.ports import ObjectStore
 from lookalike.core.types import View
-from lookalike.services.explanation_answer import main_part
+from lookalike.services.explanation_answer import Explained, main_part
 
 PictureOf = Literal["query", "result", "pair"]
 
@@ -82,7 +82,7 @@ class ExplanationPictures:
         wanted: PictureRequest,
         material: QueryMaterial,
         view: View,
-        explanation: Explanation,
+        explained: Explained,
     ) -> bytes:
         """The picture's file.
 
@@ -94,15 +94,26 @@ class ExplanationPictures:
             A photo cannot be read here.
         """
         record, _ = parse_space(material.encoder)
+        explanation = explained.explanation
         if wanted.of == "result":
             base = self._result(view, record, wanted)
             return _overlay(base, explanation.result, wanted)
-        part = main_part(explanation) if wanted.part is None else wanted.part
+        main = main_part(explanation)
+        part = main if wanted.part is None else wanted.part
         base = self._query(material, part, record, wanted)
         if wanted.of == "query":
             return _overlay(base, explanation.query[part], wanted)
         result = self._result(view, record, wanted)
-        drawn = render_pair(base.image, base.square, result.image, result.square, explanation, part)
+        trusts = [explained.result_trust, *([explained.query_trust] if part == main else [])]
+        drawn = render_pair(
+            base.image,
+            base.square,
+            result.image,
+            result.square,
+            explanation,
+            part,
+            doubtful=not all(trust.better_than_chance for trust in trusts),
+        )
         return encode_picture(drawn, wanted.format)
 
     def _query(
