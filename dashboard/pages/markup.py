@@ -22,11 +22,11 @@ def empty(title: str, detail: str) -> str:
 
 def result_grid(results: Sequence[Mapping[str, Any]], catalogue: str) -> str:
     """Search results as cards."""
-    cards = "".join(_card(place, result, catalogue) for place, result in enumerate(results))
+    cards = "".join(_card(result, catalogue) for result in results)
     return f'<div class="grid">{cards}</div>'
 
 
-def _card(place: int, result: Mapping[str, Any], catalogue: str) -> str:
+def _card(result: Mapping[str, Any], catalogue: str) -> str:
     product_id = str(result["product_id"])
     title = str(result.get("title") or product_id)
     score = float(result["score"])
@@ -37,7 +37,7 @@ def _card(place: int, result: Mapping[str, Any], catalogue: str) -> str:
     if price is not None:
         facts.append(f"{price:.2f}" if isinstance(price, float) else str(price))
     explained = safe_url(result.get("explanation_url"))
-    why = f'<button class="why" data-why="{place}">Why?</button>' if explained else ""
+    why = f'<button class="why" data-why="{explained}">Why?</button>' if explained else ""
     return (
         '<article class="result">'
         f'<a href="{safe_url(result.get("image_url"))}" target="_blank" rel="noopener">'

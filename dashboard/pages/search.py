@@ -59,7 +59,7 @@ class SearchPage(pn.viewable.Viewer):
         )
         self._query = pn.pane.HTML("", stylesheets=[STYLE], visible=False, margin=(14, 0, 0, 0))
         self._results = ResultCards(html=NOTHING_YET, sizing_mode="stretch_width", margin=(14, 0))
-        self._found: list[Json] = []
+        self._found: dict[str, Json] = {}
         self._why = WhyDialog(api)
         self._layout = pmui.Column(
             self._file,
@@ -114,7 +114,8 @@ class SearchPage(pn.viewable.Viewer):
         return await self._api.similar(self._state.like, options)
 
     def _show(self, answer: Json) -> None:
-        results = self._found = answer["results"]
+        results = answer["results"]
+        self._found = {result.get("explanation_url"): result for result in results}
         took = float(answer["took_ms"].get("total", 0.0))
         what = self._photo.name if self._photo else f"Products like {self._state.like}"
         line = f"{what} · {len(results)} results in {took:.0f} ms"
@@ -145,9 +146,12 @@ class SearchPage(pn.viewable.Viewer):
         await self.refresh()
 
     async def _on_why(self, event: Any) -> None:
-        if 0 <= event.new < len(self._found):
-            self._results.asked = -1  # so that the same one may be asked again
-            await self._why.explain(self._found[event.new])
+        if not event.new:
+            return
+        self._results.asked = ""  # so that the same one may be asked again
+        # What another search has replaced meanwhile is no longer to be seen.
+        if result := self._found.get(event.new):
+            await self._why.explain(result)
 
     async def _on_option(self, event: Any) -> None:
         if event.name == "like" and not event.new:

@@ -14,12 +14,14 @@ from dashboard.client import Api, Problem
 from dashboard.pages.markup import explanation_facts, picture
 from dashboard.theme import STYLE
 
+_BADGES = {True: "better than chance", False: "no better than chance", None: "–"}
+
 
 class ResultCards(JSComponent):
-    """HTML in which a click on ``data-why`` asks for that result, by its place in the list."""
+    """HTML in which a click on ``data-why`` asks for that result, by its explanation's URL."""
 
     html = param.String(doc="What is shown, already escaped.")
-    asked = param.Integer(default=-1, doc="The result that was clicked; -1 once it is answered.")
+    asked = param.String(doc="The URL that was clicked; empty once that is answered.")
 
     _stylesheets: ClassVar[list[str]] = [STYLE]
     _esm = """
@@ -28,7 +30,7 @@ class ResultCards(JSComponent):
       const show = () => { root.innerHTML = model.html; };
       root.addEventListener("click", (event) => {
         const asked = event.target.closest("[data-why]");
-        if (asked) model.asked = Number(asked.dataset.why);
+        if (asked) model.asked = asked.dataset.why;
       });
       model.on("html", show);
       show();
@@ -43,6 +45,7 @@ class WhyDialog(pn.viewable.Viewer):
     def __init__(self, api: Api) -> None:
         super().__init__()
         self._api = api
+        self._latest = 0
         self._body = pn.pane.HTML("", stylesheets=[STYLE], sizing_mode="stretch_width", margin=0)
         self._layout = pmui.Dialog(
             self._body, open=False, title="Why", close_on_click=True, width_option="lg"
@@ -55,24 +58,30 @@ class WhyDialog(pn.viewable.Viewer):
     async def explain(self, result: Mapping[str, Any]) -> None:
         """Ask the API about a result of a search, and open.
 
-        A `Problem`, such as a search that has expired, is told in the dialog.
+        A `Problem`, such as a search that has expired, is told in the dialog. An answer that comes
+        after another result was asked about is not shown.
         """
+        self._latest += 1
+        mine = self._latest
         url = str(result["explanation_url"])
         self._body.object = '<p class="quiet">One moment …</p>'
         self._layout.param.update(title=str(result.get("title") or result["product_id"]), open=True)
         try:
-            explanation = await self._api.explanation(url)
+            shown = _shown(url, await self._api.explanation(url))
         except Problem as problem:
-            self._body.object = explanation_facts([(problem.title, problem.detail)])
-            return
-        trusted = explanation["trust"]["better_than_chance"]
-        facts = [
-            ("Score", f"{explanation['score']:.3f}"),
-            ("Foreground to foreground", _percent(explanation["foreground_share"])),
-            ("Background to background", _percent(explanation["background_share"])),
-            ("Grad-CAM", "better than chance" if trusted else "no better than chance"),
-        ]
-        self._body.object = picture(f"{url}/pair.webp") + explanation_facts(facts)
+            shown = explanation_facts([(problem.title, problem.detail)])
+        if mine == self._latest:
+            self._body.object = shown
+
+
+def _shown(url: str, explanation: Mapping[str, Any]) -> str:
+    facts = [
+        ("Score", f"{explanation['score']:.3f}"),
+        ("Foreground to foreground", _percent(explanation["foreground_share"])),
+        ("Background to background", _percent(explanation["background_share"])),
+        ("Grad-CAM", _BADGES[explanation["trust"]["better_than_chance"]]),
+    ]
+    return picture(f"{url}/pair.webp") + explanation_facts(facts)
 
 
 def _percent(share: float | None) -> str:

@@ -73,7 +73,7 @@ def base_url(request: Request) -> str:
         return ""
     scheme = "http" if request.headers.get("x-forwarded-proto") == "http" else "https"
     # A stage, or what a domain of one's own maps to it, stands before the route in the path.
-    path, route = request.context.get("path", ""), request.context.get("resourcePath", "")
+    path, route = (request.context.get(name, "").rstrip("/") for name in ("path", "resourcePath"))
     before = path.split("/")[: -route.count("/") or None]
     return f"{scheme}://{host}{'/'.join(before)}"
 

@@ -106,7 +106,7 @@ def explained_pairs(
             judged,
             other,
             {name: np.asarray(explanation[side][name], dtype=np.float64) for name in MAPS},
-            explanation["trust"][side]["better_than_chance"],
+            explanation["trust"][side]["better_than_chance"] is True,
             explanation["encoder"],
         )
 

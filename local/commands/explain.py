@@ -14,6 +14,7 @@ from local.commands.terminal import console, plain
 
 COLUMNS = (">Foreground", "Trust", "Strongest match")
 _LONGEST_NAME = 120
+_BADGES = {True: "better than chance", False: "no better than chance", None: "–"}
 _NOT_KEPT = (
     "This search cannot be explained: nothing of it was kept. "
     "LOOKALIKE_QUERY_RETENTION_S of the query function says for how long searches are."
@@ -70,11 +71,10 @@ def cells_of(explanation: Mapping[str, Any] | None) -> tuple[str, ...]:
     """What a row of the result table says, for `COLUMNS`."""
     if explanation is None:
         return ("",) * len(COLUMNS)
-    trusted = explanation["trust"]["better_than_chance"]
     strongest = explanation["matches"][:1]
     return (
         _percent(explanation["foreground_share"]),
-        "better than chance" if trusted else "no better than chance",
+        _BADGES[explanation["trust"]["better_than_chance"]],
         f"{_percent(strongest[0]['share'])} of the score" if strongest else "",
     )
 

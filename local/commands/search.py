@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def read_box(
         numbers = tuple(float(part) for part in value.split(","))
     except ValueError:
         numbers = ()
-    if len(numbers) != 4:
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
         raise click.BadParameter(f"“{value}” is not four numbers such as 0.2,0.1,0.5,0.8.")
     return numbers
 
@@ -98,6 +99,7 @@ def search(
     from local.commands.api import Api
     from local.commands.explain import explain_results
 
+    what = what or None
     if (what is None) == (like_query is None):
         raise click.UsageError("Give one of an image, a product's id and --like-query.")
     if cells is not None and like_query is None:

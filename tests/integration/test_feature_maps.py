@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,8 +50,13 @@ def upload(memory_stores, observer, toy_encoder_of, pool, clock):
 
 
 @pytest.fixture
-def feature_maps(memory_stores, toy_encoder_of) -> FeatureMaps:
-    return FeatureMaps(memory_stores.images, memory_stores.index, toy_encoder_of, LIMITS)
+def feature_maps(memory_stores, toy_encoder_of, pool) -> FeatureMaps:
+    return FeatureMaps(memory_stores.images, memory_stores.index, toy_encoder_of, LIMITS, pool)
+
+
+def read(feature_maps: FeatureMaps, space: str, key: str, etag: str) -> np.ndarray:
+    (maps,) = feature_maps.read_many(space, [(key, etag)])
+    return maps
 
 
 def names(stores, folder: str = "maps/") -> list[str]:
@@ -78,7 +84,7 @@ def test_ingestion_stores_the_map_of_each_photo_before_its_record(
     assert names(memory_stores) == expected and there == [expected, expected]
     count = toy_encoder_of(SPACE).encoded
     for (key, body), etag in zip(bodies.items(), etags, strict=True):
-        maps = feature_maps.read(SPACE, key, etag)
+        maps = read(feature_maps, SPACE, key, etag)
         assert toy_encoder_of(SPACE).encoded == count
         wanted = encoded(toy_encoder_of, SPACE, body)
         count += 1
@@ -89,10 +95,10 @@ def test_ingestion_stores_the_map_of_each_photo_before_its_record(
 
 def test_an_overwritten_photo_has_a_map_of_its_own(memory_stores, upload, feature_maps, photo):
     (first,) = upload({"shop/a.jpg": photo(1)})
-    old = feature_maps.read(SPACE, "shop/a.jpg", first)
+    old = read(feature_maps, SPACE, "shop/a.jpg", first)
     (second,) = upload({"shop/a.jpg": photo(2)})
-    assert not close(feature_maps.read(SPACE, "shop/a.jpg", second), old)
-    assert np.array_equal(feature_maps.read(SPACE, "shop/a.jpg", first), old)
+    assert not close(read(feature_maps, SPACE, "shop/a.jpg", second), old)
+    assert np.array_equal(read(feature_maps, SPACE, "shop/a.jpg", first), old)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "of another kind", "huge"])
@@ -108,11 +114,11 @@ def test_a_map_that_cannot_be_read_is_made_again_and_stored(
         damaged = {"cut": whole[:-3], "of another kind": photo(1), "huge": bytes(5 * 2**20)}
         memory_stores.index.put_object(name, damaged[damage])
     count = toy_encoder_of(SPACE).encoded
-    maps = feature_maps.read(SPACE, "shop/a.jpg", etag)
+    maps = read(feature_maps, SPACE, "shop/a.jpg", etag)
     assert toy_encoder_of(SPACE).encoded == count + 1
     assert memory_stores.index.get(name, 10**6)[1] == whole
     assert ("shop/a.jpg" in caplog.text) == (damage != "missing")
-    assert np.array_equal(feature_maps.read(SPACE, "shop/a.jpg", etag), maps)
+    assert np.array_equal(read(feature_maps, SPACE, "shop/a.jpg", etag), maps)
     assert toy_encoder_of(SPACE).encoded == count + 1
 
 
@@ -120,7 +126,7 @@ def test_a_map_of_a_space_that_the_photo_was_never_encoded_in_is_made(
     upload, feature_maps, toy_encoder_of, photo
 ):
     (etag,) = upload({"shop/a.jpg": photo(1)})
-    maps = feature_maps.read(OTHER, "shop/a.jpg", etag)
+    maps = read(feature_maps, OTHER, "shop/a.jpg", etag)
     assert close(maps, encoded(toy_encoder_of, OTHER, photo(1)).maps[0])
 
 
@@ -131,22 +137,47 @@ def test_the_map_of_a_photo_that_has_left_cannot_be_made(
     memory_stores.index.delete(map_key(SPACE, "shop/a.jpg", etag))
     memory_stores.images.put_object("shop/a.jpg", photo(2))
     with pytest.raises(Gone, match=r"shop/a\.jpg.*overwritten"):
-        feature_maps.read(SPACE, "shop/a.jpg", etag)
+        read(feature_maps, SPACE, "shop/a.jpg", etag)
     memory_stores.images.delete("shop/a.jpg")
     with pytest.raises(Gone, match=r"shop/a\.jpg.*deleted"):
-        feature_maps.read(SPACE, "shop/a.jpg", etag)
+        read(feature_maps, SPACE, "shop/a.jpg", etag)
     assert names(memory_stores) == []
 
 
 @pytest.mark.parametrize("limits", [ImageLimits(100, 10**7), ImageLimits(10**6, 100)])
 def test_a_photo_over_a_limit_that_was_lowered_since_is_not_read(
-    memory_stores, upload, toy_encoder_of, photo, limits
+    memory_stores, upload, toy_encoder_of, pool, photo, limits
 ):
     (etag,) = upload({"shop/a.jpg": photo(1)})
     memory_stores.index.delete(map_key(SPACE, "shop/a.jpg", etag))
-    feature_maps = FeatureMaps(memory_stores.images, memory_stores.index, toy_encoder_of, limits)
+    feature_maps = FeatureMaps(
+        memory_stores.images, memory_stores.index, toy_encoder_of, limits, pool
+    )
     with pytest.raises(Gone, match="at most"):
-        feature_maps.read(SPACE, "shop/a.jpg", etag)
+        read(feature_maps, SPACE, "shop/a.jpg", etag)
+
+
+def test_several_maps_are_read_side_by_side_and_each_once(
+    memory_stores, upload, feature_maps, photo, monkeypatch
+):
+    keys = ["shop/a.jpg", "shop/b.jpg", "shop/c.jpg"]
+    etags = upload({key: photo(number) for number, key in enumerate(keys)})
+    wanted = list(zip(keys, etags, strict=True))
+    expected = [stored_map(memory_stores.index, SPACE, *item) for item in wanted]
+    memory_stores.index.delete(map_key(SPACE, *wanted[1]))
+    get, all_reading, reads = memory_stores.index.get, threading.Barrier(3, timeout=10), []
+
+    def get_with_the_others(name: str, max_bytes: int):
+        reads.append(name)
+        all_reading.wait()
+        return get(name, max_bytes)
+
+    monkeypatch.setattr(memory_stores.index, "get", get_with_the_others)
+    found = feature_maps.read_many(SPACE, [*reversed(wanted), wanted[2]])
+    assert len(found) == 4 and len(reads) == 3
+    for maps, known in zip(found, [*reversed(expected), expected[2]], strict=True):
+        assert np.array_equal(maps, known)
+    assert feature_maps.read_many(SPACE, []) == []
 
 
 def test_filling_another_space_stores_its_maps(

@@ -179,6 +179,13 @@ def test_a_recorded_request_of_a_browser(results) -> None:
     assert answer.image.format == "WEBP" and answer.image.size == (48, 64)
 
 
+def test_a_slash_at_the_end_changes_no_url(results) -> None:
+    event = event_of(results["boot-1"])
+    event["path"] += "/"
+    event["requestContext"]["path"] += "/"
+    assert send(event).json["overlays"] == get(results["boot-1"]).json["overlays"]
+
+
 def test_a_large_picture_is_elsewhere(results, monkeypatch) -> None:
     monkeypatch.setattr(explain, "MAX_BODY_BYTES", 100)
     for expected in ("miss", "hit"):
@@ -238,7 +245,9 @@ def test_what_has_gone(results, system, photo) -> None:
     system.stores.index.delete(map_key(space, view.key, view.etag))
     system.stores.images.put_object(view.key, photo(77), "image/jpeg", {})
     for tail in ("", "/result.png"):
-        assert_problem(get(results["boot-3"] + tail), 410)
+        answer = get(results["boot-3"] + tail)
+        assert_problem(answer, 503)
+        assert int(answer.headers["retry-after"]) > 0
 
 
 def test_a_real_map_that_is_missing_is_made_again(results, system) -> None:

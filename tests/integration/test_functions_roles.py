@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 import botocore.client
@@ -26,6 +26,7 @@ from infra.build import build_template
 from lookalike import wiring
 from lookalike.adapters import aws
 from lookalike.adapters.signed import SignedRequests
+from lookalike.core.errors import Unavailable
 from lookalike.modelbuild import ensure_model
 
 EVENTS = Path(__file__).parent.parent / "events"
@@ -298,6 +299,10 @@ def make_small(monkeypatch: pytest.MonkeyPatch, **settings: int) -> None:
     wiring.services.cache_clear()
 
 
+def throttled(*_: Any) -> NoReturn:
+    raise Unavailable("the bucket is throttled")
+
+
 def by_hand(function: Any, **detail: str) -> Any:
     event = json.loads((EVENTS / "schedule.json").read_text(encoding="utf-8")) | {"detail": detail}
     return function(event, SimpleNamespace(get_remaining_time_in_millis=lambda: 900_000))
@@ -355,6 +360,9 @@ def test_no_function_does_more_than_its_role_allows(
     search = http("POST", "/search", shop, json.dumps({"upload_key": form.upload_key}))
     query_id = json.loads(search)["query_id"]
     http("POST", "/search", shop, json.dumps({"query_id": query_id, "cells": [[3, 3]]}))
+    with monkeypatch.context() as patch:  # what a search that fails has kept is taken back
+        patch.setattr(services.query, "_result", throttled)
+        http("POST", "/search", shop, '{"product_id": "a"}', status=503)
     empty(cloud, "maps/")
     explained = "/explanations/{query_id}/{product_id}"
     http("GET", explained, {}, query_id=query_id)

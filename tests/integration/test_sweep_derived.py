@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -16,7 +17,8 @@ from lookalike.adapters.failing import Crash, FailingStores
 from lookalike.core.images import ImageLimits
 from lookalike.core.keys import explanation_key, map_key, query_key
 from lookalike.core.ports import Stores
-from lookalike.core.types import Build, Generation, Product, View
+from lookalike.core.types import Build, Generation, ObjectInfo, Product, View
+from lookalike.services.derived import KeySet
 from lookalike.services.feature_maps import FeatureMaps
 from lookalike.services.ingest import Ingest
 from lookalike.services.observe import Observer
@@ -153,22 +155,26 @@ def test_maps_of_spaces_that_no_generation_of_their_catalogue_has_go(shop, photo
     assert other in shop.maps(OTHER)
 
 
-def store_searches(shop: Shop, first: int, count: int) -> None:
+def store_searches(shop: Shop, first: int, count: int) -> set[str]:
+    """Searches that are kept for a day, each explained; gives the names of the explanations."""
+    names = set()
     for number in range(first, first + count):
         shop.stores.index.put_object(query_key(f"{number:026d}"), b"query")
-        shop.stores.index.put_object(explanation_key(f"pair{number}", "explanation.json"), b"{}")
+        name = explanation_key(shop.clock.now + DAY, f"pair{number}", "explanation.json")
+        shop.stores.index.put_object(name, b"{}")
+        names.add(name)
+    return names
 
 
 def test_searches_and_explanations_expire(shop):
     store_searches(shop, 0, 130)
     shop.age(0.5)
-    store_searches(shop, 130, 2)
+    young = store_searches(shop, 130, 2)
     assert counts(shop.sweep()) == (0, 0, 0, 0)
-    assert counts(shop.sweep(retention_s=DAY / 3)) == (130, 130, 0, 0)
+    shop.age(0.55)
+    assert counts(shop.sweep()) == (130, 130, 0, 0)
     assert shop.names("queries") == {query_key(f"{number:026d}") for number in (130, 131)}
-    assert shop.names("explanations") == {
-        explanation_key(f"pair{number}", "explanation.json") for number in (130, 131)
-    }
+    assert shop.names("explanations") == young
     assert counts(shop.sweep(retention_s=0)) == (2, 2, 0, 0)
     assert not shop.names("queries") and not shop.names("explanations")
 
@@ -180,6 +186,54 @@ def test_searches_are_listed_until_the_first_that_is_young(shop):
     store_searches(shop, 0, 150)
     assert shop.sweep().deleted_queries == 0
     assert len(shop.names("queries")) == 153
+
+
+def test_explanations_go_with_their_search_however_young_they_are(shop):
+    expires_at = shop.clock.now + DAY
+    shop.age(0.99)
+    shop.stores.index.put_object(explanation_key(expires_at, "pair", "pair-main.png"), b"picture")
+    assert counts(shop.sweep()) == (0, 0, 0, 0)
+    shop.age(0.06)
+    assert counts(shop.sweep()) == (0, 1, 0, 0)
+
+
+def test_what_has_expired_goes_even_if_comparing_takes_too_long(shop, photo, monkeypatch):
+    shop.upload({"shop/a.jpg": photo(1)})
+    store_searches(shop, 0, 3)
+    shop.age(2)
+    monkeypatch.setattr(shop.stores.images, "list", lambda prefix: iter(too_late(shop)))
+    report = shop.sweep(deadline=shop.clock.now + 3600)
+    assert not report.finished
+    assert (report.deleted_queries, report.deleted_explanations) == (3, 3)
+
+
+def too_late(shop: Shop) -> Iterator[ObjectInfo]:
+    """A listing that takes all the time that there is."""
+    shop.age(1)
+    yield ObjectInfo("shop/a.jpg", "etag", 1, 0.0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.text(max_size=3))))
+def test_a_set_of_keys_knows_what_was_added(steps):
+    ours, theirs = KeySet(), set()
+    for add, key in steps:
+        if add:
+            ours.add(key)
+            theirs.add(key)
+        assert (key in ours) == (key in theirs)
+
+
+def test_a_set_of_keys_takes_eight_bytes_each():
+    tracemalloc.start()
+    try:
+        keys = KeySet()
+        for number in range(100_000):
+            keys.add(f"shop/{number}.jpg")
+        assert "shop/7.jpg" in keys and "shop/x.jpg" not in keys
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * 100_000
 
 
 def test_a_sweep_out_of_time_deletes_no_more_and_says_so(shop, photo):
@@ -275,10 +329,10 @@ def test_what_changes_during_any_call_of_a_sweep_has_its_thumbnail(new_shop, pho
         if meddling.calls < at:
             break
         assert shop.thumbnails <= shop.names("thumbnails"), at
-        feature_maps = FeatureMaps(shop.stores.images, shop.stores.index, shop.encoder_of, LIMITS)
         shop.ingest("shop/e.jpg")()
-        for view in shop.live:
-            feature_maps.read(SPACE, view.key, view.etag)
+        FeatureMaps(
+            shop.stores.images, shop.stores.index, shop.encoder_of, LIMITS, shop.pool
+        ).read_many(SPACE, [(view.key, view.etag) for view in shop.live])
         shop.age(2)
         shop.sweep()
         assert (shop.names("thumbnails"), shop.names("maps")) == (shop.thumbnails, shop.maps())

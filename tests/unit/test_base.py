@@ -113,6 +113,19 @@ def test_a_base_holds_what_it_was_built_of(rows, file):
 
 
 @pytest.mark.parametrize(("rows", "file"), [(ROWS, IVF), (FLAT_ONES, FLAT)], ids=["ivf", "flat"])
+def test_a_score_is_the_cosine_of_the_row_that_the_base_gives(rows, file):
+    """Explanations add up to the embedding's score: it must be the one that was searched by."""
+    base = opened(file)
+    query = rows.embeddings[3]
+
+    for found in search(base, query, 20):
+        embedding = base.embedding(found.key, found.version)
+        assert embedding is not None
+        assert found.score == pytest.approx(float(embedding @ query), abs=2e-7)
+        assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "file"), [(ROWS, IVF), (FLAT_ONES, FLAT)], ids=["ivf", "flat"])
 def test_every_list_read_answers_as_brute_force_does(rows, file):
     base = opened(file)
     for query in QUERIES:

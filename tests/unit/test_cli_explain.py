@@ -91,11 +91,11 @@ def found(url: str, *products: str) -> dict[str, Any]:
     }
 
 
-def explanation(foreground: float | None) -> dict[str, Any]:
+def explanation(foreground: float | None, trusted: bool | None = False) -> dict[str, Any]:
     return {
         "score": 0.9,
         "foreground_share": foreground,
-        "trust": {"better_than_chance": foreground is not None},
+        "trust": {"better_than_chance": trusted if foreground is None else True},
         "matches": [] if foreground is None else [{"share": 0.314}, {"share": 0.2}],
     }
 
@@ -119,6 +119,12 @@ def test_each_result_gets_a_picture_and_its_numbers(api: FakeApi) -> None:
     assert "92 %" in first and " better than chance" in first and "31 % of the score" in first
     assert "–" in second and "no better than chance" in second
     assert "Explanations are in why." in result.output
+
+
+def test_a_badge_that_cannot_be_given_is_left_open(api: FakeApi) -> None:
+    api.answers["/explanations/01J/mug"] = (200, explanation(None, trusted=None))
+    (row,) = (line for line in run("boot-7").output.splitlines() if " mug " in line)
+    assert row.count("–") == 2 and "chance" not in row
 
 
 def test_an_image_is_explained_like_a_product(api: FakeApi) -> None:

@@ -217,6 +217,8 @@ def test_a_named_state_folder_is_not_replaced_by_the_environment(
     [
         ("x", "--crop", "0,0,1,1"),
         ("x", "--crop", "1,2,3"),
+        ("x", "--crop", "nan,0,1,1"),
+        ("",),
         (".",),
         ("x", "--wrong"),
         ("x", "--like-query", "Q"),

@@ -287,7 +287,7 @@ def test_cells_all_alike_have_no_map_and_no_foreground():
 
     assert not got.query[0].gradcam.any()
     assert not got.query[0].foreground.any()
-    assert got.query[0].foreground_share is None
+    assert got.query[0].foreground_share is None and got.query_foreground_share is None
     assert got.foreground_share is None and got.background_share is None
     np.testing.assert_allclose(got.query[0].contributions, got.score * alike.weights, rtol=1e-5)
 
@@ -347,4 +347,5 @@ def test_foreground_shares_by_hand():
     assert got.background_share == pytest.approx(0, abs=1e-7)
     # ½·(1, 2)·(1, 1) = 3/2 of the query's side.
     assert got.query[0].foreground_share == pytest.approx(0.75)
+    assert got.query_foreground_share == pytest.approx(0.75)
     assert got.result.foreground_share == pytest.approx(0.75)

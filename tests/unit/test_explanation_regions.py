@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lookalike.core import explanation
@@ -111,6 +111,7 @@ def saliency_cells(seed: int, coefficient: float = 1.0) -> Cells:
 
 @pytest.mark.parametrize("head", [Head.identity(8), fitted()], ids=["identity", "fitted"])
 @given(seed=st.integers(0, 10**6))
+@example(seed=53151)  # an embedding so short that float32 rounding is 1e-6 of it
 def test_all_pairs_of_regions_add_up_to_the_score(head: Head, seed: int):
     """What regions have of an embedding adds up to it, and to what their cells have one by one."""
     rng = np.random.default_rng(seed)
@@ -131,7 +132,7 @@ def test_all_pairs_of_regions_add_up_to_the_score(head: Head, seed: int):
     )
 
     links = ours @ theirs.T
-    assert links.sum() == pytest.approx(got.score, abs=1e-6)
+    assert links.sum() == pytest.approx(got.score, abs=1e-12)
     cells = got.query[0].contributions.reshape(-1)
     np.testing.assert_allclose(links.sum(axis=1), members[0] @ cells, atol=1e-5)
     cells = got.result.contributions.reshape(-1)

@@ -153,7 +153,7 @@ def test_a_map_that_points_at_the_match_is_better_than_chance():
         assert right.better_than_chance
         assert right.deletion_auc < right.chance_deletion
         assert right.insertion_auc > right.chance_insertion
-        assert not wrong.better_than_chance
+        assert wrong.better_than_chance is False
         assert wrong.chance_deletion == right.chance_deletion
 
 
@@ -175,8 +175,15 @@ def test_better_than_chance_is_above_nearly_all_random_maps():
     insertion, deletion = np.linspace(0, 1, 101), np.zeros(101)
 
     assert is_better_than_chance(0.0, 0.96, deletion, insertion)
-    assert not is_better_than_chance(0.0, 0.94, deletion, insertion)
-    assert not is_better_than_chance(0.5, 0.5, np.zeros(3), np.zeros(3))
+    assert is_better_than_chance(0.0, 0.94, deletion, insertion) is False
+
+
+def test_where_chance_is_often_at_its_best_nothing_can_be_said():
+    often = np.repeat([0.0, 1.0], [50, 50])
+
+    assert is_better_than_chance(0.0, 1.0, np.zeros(100), often) is None
+    assert is_better_than_chance(0.0, 0.0, np.zeros(100), often) is None
+    assert is_better_than_chance(0.5, 0.5, np.zeros(3), np.zeros(3)) is None
 
 
 def test_seeds_repeat():
@@ -189,7 +196,7 @@ def test_seeds_repeat():
 
 
 @pytest.mark.parametrize("head", [Head.identity(12), fitted(12, 5)], ids=["identity", "fitted"])
-def test_degenerate_images_are_not_better_than_chance(head: Head):
+def test_of_degenerate_images_it_cannot_be_said(head: Head):
     usual = random_cells(1)
     target = embedding(usual, head)
     alike = np.repeat(usual.maps[:, :1, :1], 16, axis=2).reshape(12, 4, 4)
@@ -198,9 +205,22 @@ def test_degenerate_images_are_not_better_than_chance(head: Head):
         replace(usual, maps=alike),
         Cells(usual.maps[:, :1, :1], np.ones((1, 1), np.float32)),
     ):
-        got = cell_trust(odd, target, head, np.zeros(odd.weights.shape))
-        assert not got.better_than_chance
+        heat = np.arange(odd.weights.size).reshape(odd.weights.shape)
+        got = cell_trust(odd, target, head, heat)
+        assert got.better_than_chance is None
         assert np.isfinite([got.deletion_auc, got.insertion_auc, got.chance_deletion]).all()
+
+
+def test_of_a_map_that_is_the_same_everywhere_it_cannot_be_said():
+    head = Head.identity(12)
+    query, target = random_cells(1), embedding(random_cells(2), head)
+    chosen = np.zeros((4, 4), dtype=np.float32)
+    chosen[1:3, 1:3] = 0.25
+    outside = np.where(chosen > 0, 0.5, np.random.default_rng(0).random((4, 4)))
+
+    assert cell_trust(query, target, head, np.zeros((4, 4))).better_than_chance is None
+    part = replace(query, weights=chosen)
+    assert cell_trust(part, target, head, outside).better_than_chance is None
 
 
 def test_only_cells_that_were_looked_at_are_deleted():

@@ -10,12 +10,14 @@ from openapi_spec_validator import validate
 
 from app import app
 from lookalike.core.filters import parse_filter
+from lookalike.core.material import MAX_PARTS
 from lookalike.http.examples import EXPLANATION, SEARCH_BODIES, SEARCH_RESPONSE
 from lookalike.http.explanation_parameters import PICTURES
 from lookalike.http.message import HttpRequest
 from lookalike.http.openapi import document
 from lookalike.http.operations import OPERATIONS
 from lookalike.http.requests import read_search
+from lookalike.services.query_material import MAX_PHOTO_BYTES
 
 
 def schema_of(name: str) -> dict[str, Any]:
@@ -98,6 +100,13 @@ def test_the_example_of_an_explanation_is_one() -> None:
     for side in ("query", "result"):
         cells = [cell for row in EXPLANATION[side]["contributions"] for cell in row]
         assert sum(cells) == pytest.approx(EXPLANATION["score"], abs=1e-5)
+
+
+def test_it_says_when_nothing_can_be_explained() -> None:
+    text = document()["paths"]["/search"]["post"]["description"]
+    limits = (f"{MAX_PHOTO_BYTES // 10**6} MB", f"{MAX_PARTS} images")
+    for said in ("null", "explain=false", "not kept at all", *limits, "written in time"):
+        assert said in text
 
 
 def test_pictures_are_described() -> None:

@@ -161,6 +161,7 @@ def explained(parts: int = 1, share: float | None = 0.31) -> Explanation:
             Match(0.2, 0.15, parts - 1, ((first + 2, 2), (first + 2, 3)), ((1, 1),)),
         ),
         (Difference("query", ((first + 7, 7),), -0.1), Difference("result", ((4, 0),), -0.1)),
+        None if share is None else 0.9,
         None if share is None else 0.8,
         None if share is None else 0.05,
     )
@@ -184,6 +185,8 @@ def pair(query: tuple[int, int], result: tuple[int, int], **given: float | None)
         ((30, 40), (3000, 200)),
         ((4000, 300), (600, 900)),
         ((1, 1), (9, 1)),
+        ((1, 3000), (20000, 3)),
+        ((2, 9000), (3000, 1)),
     ],
 )
 def test_a_pair_is_bounded_whatever_its_photos(query, result):

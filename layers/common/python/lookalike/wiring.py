@@ -107,7 +107,7 @@ def build_services(
     encoder_of = encoder_of or _encoders(settings)
     pool = ThreadPoolExecutor(_PARALLEL_CALLS, thread_name_prefix="lookalike")
     limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
-    feature_maps = FeatureMaps(stores.images, stores.index, encoder_of, limits)
+    feature_maps = FeatureMaps(stores.images, stores.index, encoder_of, limits, pool)
 
     observer = Observer(stores.images, limits, settings.max_document_bytes)
     ingest = Ingest(
@@ -134,7 +134,7 @@ def build_services(
         settings.index_threads,
     )
     materials = QueryMaterials(stores.index, settings.query_retention_s, clock)
-    earlier = EarlierSearches(materials, feature_maps.read)
+    earlier = EarlierSearches(materials, feature_maps.read_many)
     query = Query(
         stores,
         live_index,
@@ -154,8 +154,8 @@ def build_services(
         PairFinder(stores, materials, live_index, query.generation),
         feature_maps,
         ExplanationPictures(stores.images, limits),
-        pool,
         settings.url_expires_s,
+        clock,
     )
     catalogue = Catalogue(
         stores,

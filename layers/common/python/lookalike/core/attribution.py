@@ -180,14 +180,15 @@ def region_embeddings(image: Pooled, members: Float64, head: Head) -> Float64:
     image
         Its cells.
     members
-        (groups, n), 1 where a cell is in a group.
+        (groups, n), 1 where a cell is in a group. Each cell that has a weight is in one group.
     head
         The one that `pool_cells` was given.
 
     Returns
     -------
     Float64
-        Groups that cover every cell once add up to the image's embedding.
+        They add up to the image's embedding: what the map does not give of it is shared out by the
+        groups' weights, as `attribute` does by the cells'.
     """
     shares = members * image.weights
     sums = (image.cells @ shares.T.astype(np.float32)).T.astype(np.float64) * image.per_length
@@ -195,7 +196,7 @@ def region_embeddings(image: Pooled, members: Float64, head: Head) -> Float64:
     parts: Float64 = sums
     if head.mean is not None:
         parts = _project(sums - weights[:, None] * head.mean, head) * image.per_spread
-    return np.asarray(parts + weights[:, None] * (image.embedding - image.own))
+    return np.asarray(parts + weights[:, None] * (image.embedding - parts.sum(axis=0)))
 
 
 def _project(rows: Float64, head: Head) -> Float64:

@@ -188,8 +188,7 @@ class Base:
                 place = row - int(self._head.first_rows[number])
                 block = self._parts.block(number)
                 if block.name(place) == (key, version):
-                    decoded = self._decoded(block, np.asarray([place]))[0]
-                    return np.asarray(decoded / max(np.linalg.norm(decoded), 1e-12), np.float32)
+                    return np.asarray(self._decoded(block, np.asarray([place]))[0], np.float32)
         return None
 
     def _scan(
@@ -260,8 +259,10 @@ class Base:
         return candidates[:limit]
 
     def _decoded(self, block: Block, places: Int64) -> npt.NDArray[np.float64]:
-        """(n, dim) float64: some of a list's rows as their codes and fine codes say."""
-        return self._head.minimum + block.steps(places) * (self._head.span / np.float64(255))
+        """(n, dim) float64, L2-normalised: some of a list's rows by their codes and fine codes."""
+        rows = self._head.minimum + block.steps(places) * (self._head.span / np.float64(255))
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.asarray(rows / np.maximum(lengths, 1e-12))
 
     def _lists_of(self, rows: Int64 | int) -> Int64:
         """The list that each row is in."""

@@ -25,7 +25,16 @@ from lookalike.core.head import Head
 from lookalike.core.pooling import UNSURE_CONTRAST, border_contrast, border_saliency
 from lookalike.core.regions import Bools, Float32, Float64, Indices, regions
 
-__all__ = ["Cells", "Difference", "Explanation", "Match", "Side", "explain", "foreground_cells"]
+__all__ = [
+    "Cells",
+    "Difference",
+    "Explanation",
+    "Match",
+    "Side",
+    "explain",
+    "foreground_cells",
+    "share_of",
+]
 
 MOST_LISTED = 6
 LEAST_SHARE = 0.03
@@ -109,6 +118,8 @@ class Explanation:
         The result's side.
     matches, differs
         The strongest, strongest first.
+    query_foreground_share
+        What the foreground of all the query's images contributes; None as in `Side`.
     foreground_share, background_share
         Parts of the score that tie foreground to foreground, and background to background; None as
         in `Side`.
@@ -119,6 +130,7 @@ class Explanation:
     result: Side
     matches: tuple[Match, ...]
     differs: tuple[Difference, ...]
+    query_foreground_share: float | None
     foreground_share: float | None
     background_share: float | None
 
@@ -151,8 +163,8 @@ def explain(query: Sequence[Cells], result: Cells, head: Head) -> Explanation:
         sides[-1],
         tuple(links.matches(score)),
         tuple(_differences(sides, found)),
-        links.share(score, foreground=True),
-        links.share(score, foreground=False),
+        _foreground_share(sides[:-1], score),
+        *links.tied(score),
     )
 
 
@@ -189,13 +201,21 @@ def _side(image: Cells, attribution: Attribution, score: float) -> Side:
         heat / (heat.max() or 1.0),
         weights * responses,
         foreground,
-        _share(float(contributions[foreground].sum()), score) if foreground.any() else None,
+        share_of(float(contributions[foreground].sum()), score) if foreground.any() else None,
         attribution.residual,
     )
 
 
-def _share(part: float, score: float) -> float | None:
-    """``part`` of the score; None where there is next to nothing to have a part of."""
+def _foreground_share(sides: Sequence[Side], score: float) -> float | None:
+    """The foreground's of several images together."""
+    fronts = [side.contributions[side.foreground] for side in sides]
+    if not any(map(len, fronts)):
+        return None
+    return share_of(sum(float(front.sum()) for front in fronts), score)
+
+
+def share_of(part: float, score: float) -> float | None:
+    """A part of the score as a share; None where there is next to nothing to have a share of."""
     return part / score if abs(score) >= LEAST_SCORE else None
 
 
@@ -213,21 +233,31 @@ class _Links:
         found: Sequence[Sequence[Indices]],
         head: Head,
     ) -> None:
-        self._sides, self._found = sides, found
-        self._shares = [
-            region_embeddings(image, _members(side, groups), head)
-            for image, side, groups in zip(pooled, sides, found, strict=True)
+        self._pooled, self._sides, self._found, self._head = pooled, sides, found, head
+
+    def _shares(self, members: Sequence[Float64]) -> list[Float64]:
+        """What each group has of its image's embedding, times the coefficient: the result's last.
+
+        ``members`` are as in `region_embeddings`, for each image.
+        """
+        shares = [
+            region_embeddings(image, rows, self._head)
+            for image, rows in zip(self._pooled, members, strict=True)
         ]
-        for image, shares in zip(pooled[:-1], self._shares[:-1], strict=True):
-            shares *= image.coefficient
+        for image, rows in zip(self._pooled[:-1], shares[:-1], strict=True):
+            rows *= image.coefficient
+        return shares
 
     def matches(self, score: float) -> Iterator[Match]:
         """The strongest links, strongest first: at most `MOST_LISTED` of each image."""
         least = max(LEAST_SHARE * abs(score), 1e-12)
         result_groups = self._found[-1]
+        *ours_of, theirs_of = self._shares(
+            [_members(side, groups) for side, groups in zip(self._sides, self._found, strict=True)]
+        )
         ranked = []
         for part, groups in enumerate(self._found[:-1]):
-            links = self._shares[part][2:] @ self._shares[-1][2:].T
+            links = ours_of[part] @ theirs_of.T
             for place in np.argsort(-links, axis=None, kind="stable")[:MOST_LISTED]:
                 ours, theirs = divmod(int(place), len(result_groups))
                 ranked.append(
@@ -237,31 +267,34 @@ class _Links:
         for contribution, part, ours_cells, theirs_cells in ranked:
             if contribution >= least:
                 yield Match(
-                    _share(contribution, score),
+                    share_of(contribution, score),
                     contribution,
                     part,
                     _places(ours_cells, self._sides[part].grid, part),
                     _places(theirs_cells, self._sides[-1].grid),
                 )
 
-    def share(self, score: float, *, foreground: bool) -> float | None:
-        """The part of the score that ties foreground to foreground, or background to background."""
-        if not all(side.foreground.any() for side in self._sides):
-            return None
-        row = 0 if foreground else 1
-        tied = sum(shares[row] @ self._shares[-1][row] for shares in self._shares[:-1])
-        return _share(float(tied), score)
+    def tied(self, score: float) -> tuple[float | None, float | None]:
+        """The shares that tie foreground to foreground, and background to background."""
+        fronts = [side.foreground.reshape(-1) for side in self._sides]
+        if not all(front.any() for front in fronts):
+            return None, None
+        *ours_of, theirs_of = self._shares(
+            [np.stack([front, ~front]).astype(np.float64) for front in fronts]
+        )
+        front, back = (
+            share_of(float(sum(ours[row] @ theirs_of[row] for ours in ours_of)), score)
+            for row in (0, 1)
+        )
+        return front, back
 
 
 def _members(side: Side, groups: Sequence[Indices]) -> Float64:
-    """(2 + regions, n) float64: the foreground, the background, then the regions, 1 for members."""
-    front = side.foreground.reshape(-1)
-    rows = [front, ~front]
-    for cells in groups:
-        row = np.zeros(front.size, dtype=bool)
-        row[cells] = True
-        rows.append(row)
-    return np.stack(rows).astype(np.float64)
+    """(regions, n) float64, 1 for members."""
+    rows = np.zeros((len(groups), side.foreground.size))
+    for row, cells in zip(rows, groups, strict=True):
+        row[cells] = 1
+    return rows
 
 
 def _differences(sides: Sequence[Side], found: Sequence[Sequence[Indices]]) -> Iterator[Difference]:

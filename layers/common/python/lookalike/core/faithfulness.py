@@ -28,6 +28,7 @@ SMOOTHNESS = 1.2
 
 Photos are smooth, so a map of unrelated cells is no rival: any smooth map beats nearly all of them.
 """
+_ROUNDING = 1e-6  # of areas under curves, as the cells' products are float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Trust:
     """Areas under the curves of a map's order, of random maps' (mean) and of a centre blob's.
 
     A good map has a low deletion and a high insertion AUC. ``better_than_chance`` says whether it
-    does: see `is_better_than_chance`.
+    does (see `is_better_than_chance`), and is null where that cannot be said: for a map that is the
+    same everywhere, whose areas are those of the cells row by row, and for too few cells.
     """
 
     deletion_auc: float
@@ -44,7 +46,7 @@ class Trust:
     chance_insertion: float
     centre_deletion: float
     centre_insertion: float
-    better_than_chance: bool
+    better_than_chance: bool | None
 
 
 def auc(scores: npt.ArrayLike) -> Float64:
@@ -65,12 +67,16 @@ def descending_order(heat: npt.ArrayLike) -> Indices:
 
 def random_maps(grid: tuple[int, int], count: int, seed: int) -> Float64:
     """(count, h, w) blurred noise, continued over the edges; each second map is minus the first."""
-    noise = np.random.default_rng(seed).normal(size=((count + 1) // 2, *grid))
+    smooth = _smooth_noise(grid, (count + 1) // 2, seed)
+    return np.stack([smooth, -smooth], axis=1).reshape(-1, *grid)[:count]
+
+
+def _smooth_noise(grid: tuple[int, int], count: int, seed: int) -> Float64:
+    noise = np.random.default_rng(seed).normal(size=(count, *grid))
     rows, columns = (np.fft.fftfreq(size) for size in grid)
     squares = rows[:, None] ** 2 + columns[None, :] ** 2
     blur = np.exp(-2 * (np.pi * SMOOTHNESS) ** 2 * squares)
-    smooth = np.fft.ifft2(np.fft.fft2(noise) * blur).real
-    return np.stack([smooth, -smooth], axis=1).reshape(-1, *grid)[:count]
+    return np.asarray(np.fft.ifft2(np.fft.fft2(noise) * blur).real)
 
 
 def centre_blob(grid: tuple[int, int]) -> Float64:
@@ -102,14 +108,17 @@ def prefixes(order: Indices, steps: int) -> Bools:
 
 def is_better_than_chance(
     deletion: float, insertion: float, chance_deletion: Float64, chance_insertion: Float64
-) -> bool:
+) -> bool | None:
     """Whether insertion minus deletion AUC is above that of `BEATEN` of the random maps.
 
-    ``chance_deletion`` and ``chance_insertion`` are (maps,), of the same maps. A map that moves
-    the score no more than rounding does is not better.
+    ``chance_deletion`` and ``chance_insertion`` are (maps,), of the same maps. None where chance
+    comes to its best so often that no map can be above: of one cell, or of cells that are alike.
     """
     gaps = np.asarray(chance_insertion) - np.asarray(chance_deletion)
-    return bool(insertion - deletion > max(np.quantile(gaps, BEATEN), 1e-9))
+    to_beat = np.quantile(gaps, BEATEN) + _ROUNDING
+    if insertion - deletion > to_beat:
+        return True
+    return False if gaps.max() > to_beat else None
 
 
 def cell_trust(
@@ -136,11 +145,11 @@ def cell_trust(
     """
     grid = cells.weights.shape
     looked_at = np.flatnonzero(cells.weights > 0)
-    rivals = (centre_blob(grid), *random_maps(grid, RANDOM_MAPS, seed)[::2])
-    orders = [
-        descending_order(np.asarray(heat).reshape(-1)[looked_at]) for heat in (order_map, *rivals)
-    ]
+    rivals = (centre_blob(grid), *_smooth_noise(grid, RANDOM_MAPS // 2, seed))
+    heats = [np.asarray(heat).reshape(-1)[looked_at] for heat in (order_map, *rivals)]
+    orders = [descending_order(heat) for heat in heats]
     # Deleting leaves, step by step, what the order inserts backwards; each order is beside its own.
+    # So the maps of `random_maps` are all there: each second one is minus the first.
     judged = np.stack([[order, order[::-1]] for order in orders]).reshape(-1, len(looked_at))
     areas = auc(_Remains(cells, other, head, looked_at)(judged))
     insertion, deletion = areas, areas.reshape(-1, 2)[:, ::-1].reshape(-1)
@@ -151,7 +160,9 @@ def cell_trust(
         float(insertion[4:].mean()),
         float(deletion[2]),
         float(insertion[2]),
-        is_better_than_chance(deletion[0], insertion[0], deletion[4:], insertion[4:]),
+        is_better_than_chance(deletion[0], insertion[0], deletion[4:], insertion[4:])
+        if np.ptp(heats[0]) > 0
+        else None,
     )
 
 

@@ -18,7 +18,7 @@ from lookalike.core.container import Container, FileKind, decode_container, enco
 from lookalike.core.errors import CorruptFile
 
 KIND = FileKind("feature map", b"LKFM", 1)
-MAX_VALUES = 2**22  # the largest encoder's map has a fortieth of that
+MAX_VALUES = 2**18  # the largest encoder's map has two fifths of that
 _LARGEST = float(np.finfo(np.float32).max)
 
 Float32 = npt.NDArray[np.float32]

@@ -10,6 +10,7 @@ named after the file), a bare ``<file>.<ext>`` (catalogue ``default``), and
 from __future__ import annotations
 
 import hashlib
+import math
 import unicodedata
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ IMAGE_EXTENSIONS = frozenset(
 )
 MAX_KEY_BYTES = 1024  # S3's own limit
 MAX_NAME_BYTES = 255
+_HOUR_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,18 @@ def query_key(query_id: str) -> str:
     return f"queries/{query_id}.query"
 
 
-def explanation_key(pair: str, name: str) -> str:
-    """Where a cached explanation lives in the index bucket; ``pair`` names what it is of."""
-    return f"explanations/{pair}/{name}"
+def explanation_key(expires_at: float, pair: str, name: str) -> str:
+    """Where a cached explanation lives in the index bucket; in order of the hour that it expires.
+
+    ``expires_at`` is the search's, in epoch seconds, and ``pair`` names what is explained.
+    """
+    return f"{_expiry(math.ceil(expires_at / _HOUR_S))}/{pair}/{name}"
+
+
+def first_live_explanation(now: float) -> str:
+    """What the keys of all explanations that have expired by epoch second ``now`` come before."""
+    return _expiry(math.floor(now / _HOUR_S) + 1)
+
+
+def _expiry(hour: int) -> str:
+    return f"explanations/{hour:08d}"

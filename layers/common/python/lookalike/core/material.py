@@ -25,6 +25,8 @@ from lookalike.core.errors import CorruptFile, InvalidRequest
 from lookalike.core.feature_map import decode_map, encode_map
 
 KIND = FileKind("query material", b"LKQM", 1)
+MAX_PARTS = 128
+"""Images that a search may be made of for it to be kept: the map of each takes 0.4 MB in memory."""
 
 Float32 = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]
@@ -66,7 +68,10 @@ class QueryPart:
 
 @dataclass(frozen=True, slots=True)
 class QueryMaterial:
-    """One search. ``head`` is the digest of its head's file; times are epoch seconds."""
+    """One search. ``head`` is the digest of its head's file; times are epoch seconds.
+
+    ``known_as`` is the `fingerprint` that its file says, "" of one that comes from no file.
+    """
 
     query_id: str
     catalogue: str
@@ -77,6 +82,7 @@ class QueryMaterial:
     expires_at: float
     parts: tuple[QueryPart, ...]
     photos: tuple[Photo, ...] = ()
+    known_as: str = ""
 
     @property
     def embedding(self) -> Float32:
@@ -128,6 +134,7 @@ def encode_material(material: QueryMaterial) -> bytes:
         "head": material.head,
         "created_at": material.created_at,
         "expires_at": material.expires_at,
+        "fingerprint": fingerprint(material),
         "photos": [{"crop": photo.crop} for photo in material.photos],
         "dim": embeddings.shape[1],
         "parts": [_described(part) for part in material.parts],
@@ -142,10 +149,12 @@ def decode_material(data: bytes | memoryview, name: str) -> QueryMaterial:
     ------
     CorruptFile
         The bytes are not a whole, unaltered file of a known format version, or not what their
-        header says.
+        header says, or say that there are more than `MAX_PARTS` parts or photos.
     """
     file = decode_container(KIND, data, name)
     try:
+        if max(len(file.header["parts"]), len(file.header["photos"])) > MAX_PARTS:
+            raise ValueError("there are too many parts or photos")
         return _material(file, name)
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise CorruptFile(f"{KIND.name} {name} does not hold what its header says") from error
@@ -178,15 +187,17 @@ def _material(file: Container, name: str) -> QueryMaterial:
         expires_at=header["expires_at"],
         parts=parts,
         photos=photos,
+        known_as=header["fingerprint"],
     )
 
 
 def fingerprint(material: QueryMaterial) -> str:
     """32 hex digits that name what a search was made with, whenever that was and whatever its id.
 
-    Searches of equal fingerprints have equal embeddings as far as the index gives the same ones for
-    the views of stored products, which it keeps with fewer digits after compaction.
+    Searches of equal fingerprints have the same embedding, made of the same parts.
     """
+    if material.known_as:
+        return material.known_as
     digest = hashlib.blake2b(digest_size=16)
     for part in material.parts:
         said = _described(part)
@@ -195,6 +206,7 @@ def fingerprint(material: QueryMaterial) -> str:
             said |= {"photo": hashlib.blake2b(photo.body).hexdigest(), "crop": photo.crop}
         if part.weights is not None:
             said["weights"] = hashlib.blake2b(part.weights.astype("<f4").tobytes()).hexdigest()
+        said["embedding"] = part.embedding.astype("<f4").tobytes().hex()
         digest.update(json_bytes(said))
     scope = [material.catalogue, material.generation, material.encoder, material.head]
     digest.update(json_bytes(scope))

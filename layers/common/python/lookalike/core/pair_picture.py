@@ -143,7 +143,10 @@ def _region(
     tall, wide = side / grid[0], side / grid[1]
     for row, column in cells:
         x, y = left + column * wide, top + row * tall
-        draw.rectangle((round(x), round(y), round(x + wide) - 1, round(y + tall) - 1), fill=255)
+        x0, y0 = round(x), round(y)
+        # Of a very narrow photo a cell may have less than a pixel.
+        x1, y1 = max(round(x + wide) - 1, x0), max(round(y + tall) - 1, y0)
+        draw.rectangle((x0, y0, x1, y1), fill=255)
     return mask
 
 

@@ -12,8 +12,7 @@ from lookalike.http.message import HttpRequest
 from lookalike.http.parameters import NoParameters
 from lookalike.http.validation import query_parameters
 from lookalike.services.explanation_pictures import (
-    MAX_PICTURE_SIDE,
-    MIN_PICTURE_SIDE,
+    PICTURE_SIDES,
     PictureOf,
     PictureRequest,
 )
@@ -26,6 +25,7 @@ PICTURES: dict[str, tuple[PictureOf, PictureFormat]] = {
     "pair.png": ("pair", "png"),
     "pair.webp": ("pair", "webp"),
 }
+_SIDES = ", ".join(map(str, PICTURE_SIDES))
 
 
 class PictureParameters(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -53,10 +53,10 @@ class PictureParameters(Struct, kw_only=True, forbid_unknown_fields=True):
         Annotated[
             int,
             Meta(
-                ge=MIN_PICTURE_SIDE,
-                le=MAX_PICTURE_SIDE,
-                description="The longer side of `query` or `result` in pixels, at most, from "
-                f"{MIN_PICTURE_SIDE} to {MAX_PICTURE_SIDE}; by default the photo's own.",
+                ge=PICTURE_SIDES[0],
+                le=PICTURE_SIDES[-1],
+                description="The longer side of `query` or `result` in pixels, at most, rounded "
+                f"down to one of {_SIDES}; by default the photo's own.",
             ),
         ]
         | None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
+from lookalike.core.material import MAX_PARTS
 from lookalike.http.explanation_parameters import PictureParameters
 from lookalike.http.parameters import (
     NoParameters,
@@ -17,6 +18,7 @@ from lookalike.http.parameters import (
 from lookalike.services.catalogue import FailurePage, Health, ProductInfo, ProductPage, Stats
 from lookalike.services.explanation_answer import ExplanationAnswer
 from lookalike.services.query import SearchResponse
+from lookalike.services.query_material import MAX_PHOTO_BYTES
 from lookalike.services.uploads import UploadForm
 
 SEARCH, EXPLANATIONS, PRODUCTS, SERVICE = "Search", "Explanations", "Products", "Service"
@@ -58,7 +60,11 @@ OPERATIONS = (
         description="One image, or several inputs with weights. A product is named once, by its "
         "best view; products that are searched with are left out. `query_id` with `cells` or "
         "`crop` searches with a part of what was searched before. Fields of the body win over "
-        "query parameters. Image URLs open for an hour.",
+        "query parameters. Image URLs open for an hour. Explanation URLs answer until "
+        "`explanations_expire_at`, when the first of the searches that this one was made of "
+        "expires. Both are null when nothing is kept: with `explain=false`, where searches are not "
+        f"kept at all, of more than {MAX_PHOTO_BYTES // 10**6} MB of photos or {MAX_PARTS} images "
+        "(each view of a product is one), and when it could not be written in time.",
         parameters=SearchParameters,
         takes_search=True,
         answers=(SearchResponse,),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from lookalike.core.keys import DEFAULT_CATALOGUE, MAX_NAME_BYTES
+from lookalike.core.material import MAX_PARTS
 from lookalike.services.catalogue import MAX_PAGE
 from lookalike.services.search_request import MAX_CELLS, MAX_INPUTS, MAX_K
 
@@ -122,7 +123,8 @@ class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
             QueryId,
             Meta(
                 description="An earlier search to search with again, or with the part of it that "
-                "`cells` or `crop` says. The network does not run for that."
+                "`cells` or `crop` says. The network does not run for that. The query may be made "
+                f"of {MAX_PARTS} images then, each view of a product being one."
             ),
         ]
         | UnsetType
@@ -160,7 +162,8 @@ class SearchBody(Struct, kw_only=True, forbid_unknown_fields=True):
             Meta(
                 max_length=MAX_INPUTS,
                 description="How much each input counts, in the order images, products, uploads, "
-                "earlier search. None is negative, not all are zero.",
+                "earlier search. None is negative, not all are zero. An input that counts 0 is not "
+                "looked at; a product is then only left out of the results.",
                 examples=[[1, 0.5]],
             ),
         ]

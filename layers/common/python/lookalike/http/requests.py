@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from lookalike.core.errors import InvalidRequest
 from lookalike.core.filters import Filter, parse_filter, parse_filter_text
 from lookalike.core.keys import DEFAULT_CATALOGUE
+from lookalike.core.material import Box
 from lookalike.http.body import SearchFields, read_search_body
 from lookalike.http.message import HttpRequest, utf8
 from lookalike.http.parameters import (
@@ -25,7 +26,6 @@ from lookalike.http.validation import checked, query_parameters
 from lookalike.services.search_request import MAX_INPUTS, QueryInput, SearchRequest
 
 Value = TypeVar("Value")
-Crop = tuple[float, float, float, float]
 
 
 def read_search(request: HttpRequest) -> SearchRequest:
@@ -149,7 +149,7 @@ def _weights(value: list[float] | UnsetType, count: int) -> Sequence[float]:
     return value
 
 
-def _crops(value: list[float | list[float] | None] | UnsetType, count: int) -> list[Crop | None]:
+def _crops(value: list[float | list[float] | None] | UnsetType, count: int) -> list[Box | None]:
     """One crop or None for each image, then each upload."""
     if isinstance(value, UnsetType):
         return [None] * count
@@ -171,7 +171,7 @@ def _crops(value: list[float | list[float] | None] | UnsetType, count: int) -> l
     return [None if box is None else _crop(box) for box in boxes]
 
 
-def _crop(box: list[float]) -> Crop:
+def _crop(box: list[float]) -> Box:
     if len(box) != 4 or not all(math.isfinite(item) for item in box):
         raise InvalidRequest("“crop” must be four numbers: x, y, width, height.", parameter="crop")
     x, y, width, height = box

@@ -16,7 +16,7 @@ from lookalike.core.types import Generation
 from lookalike.services.query_material import QueryMaterials
 from lookalike.services.search_request import QueryInput
 
-MapOf = Callable[[str, str, str], Float32]
+MapsOf = Callable[[str, Sequence[tuple[str, str]]], Sequence[Float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,14 @@ class EarlierSearch:
     material: QueryMaterial
     chosen: Sequence[Float64 | None] | None
 
+    @property
+    def shares(self) -> list[tuple[QueryPart, Float64 | None]]:
+        """The parts that are searched, each with what of its cells is; None for all of it."""
+        if self.chosen is None:
+            return [(part, None) for part in self.material.parts]
+        shares = zip(self.material.parts, self.chosen, strict=True)
+        return [(part, share) for part, share in shares if share is not None]
+
 
 class EarlierSearches:
     """Makes parts of earlier searches.
@@ -38,20 +46,20 @@ class EarlierSearches:
     ----------
     materials
         What those searches were made with.
-    map_of
-        The feature map (C, h, w) of a stored view by embedding space, key and ETag.
+    maps_of
+        The feature map (C, h, w) of each stored view of an embedding space, by key and ETag.
     """
 
-    def __init__(self, materials: QueryMaterials, map_of: MapOf) -> None:
+    def __init__(self, materials: QueryMaterials, maps_of: MapsOf) -> None:
         self._materials = materials
-        self._map_of = map_of
+        self._maps_of = maps_of
 
     def find(self, item: QueryInput, generation: Generation) -> EarlierSearch:
         """Find the search that an input names, and check what is asked of it.
 
         Raises
         ------
-        NotFound, Gone, CorruptFile
+        NotFound, Gone
             As `QueryMaterials.read`; `Gone` too when an encoder has made it that the catalogue is
             not searched with any more.
         InvalidRequest
@@ -84,29 +92,31 @@ class EarlierSearches:
         Unavailable
             The bucket cannot be reached.
         """
-        material = earlier.material
-        if earlier.chosen is not None:
-            made = [
-                self._made(part, share, material.encoder, head)
-                for part, share in zip(material.parts, earlier.chosen, strict=True)
-                if share is not None
+        material, space = earlier.material, earlier.material.encoder
+        if earlier.chosen is None and material.head == head.digest:
+            return normalized(material.parts)
+        shares = earlier.shares
+        stored = [(part.key, part.etag) for part, _ in shares if part.maps is None]
+        read = iter(self._maps_of(space, stored))
+        return normalized(
+            [
+                _made(part, share, next(read) if part.maps is None else part.maps, space, head)
+                for part, share in shares
             ]
-        elif material.head == head.digest:
-            made = list(material.parts)
-        else:
-            made = [self._made(part, None, material.encoder, head) for part in material.parts]
-        return normalized(made)
+        )
 
-    def _made(self, part: QueryPart, share: Float64 | None, space: str, head: Head) -> QueryPart:
-        """A part, or a share of each of its cells, embedded under a head."""
-        maps = part.maps if part.maps is not None else self._map_of(space, part.key, part.etag)
-        weights = part.weights
-        if weights is None:
-            (weights,) = POOLINGS[parse_space(space)[1]](maps[None])
-        if share is not None:
-            weights = restricted(weights, share)
-        (embedding,) = head.project(pool(maps[None], weights[None]))
-        return replace(part, embedding=embedding, weights=weights)
+
+def _made(
+    part: QueryPart, share: Float64 | None, maps: Float32, space: str, head: Head
+) -> QueryPart:
+    """A part, or a share of each of its cells, embedded under a head."""
+    weights = part.weights
+    if weights is None:
+        (weights,) = POOLINGS[parse_space(space)[1]](maps[None])
+    if share is not None:
+        weights = restricted(weights, share)
+    (embedding,) = head.project(pool(maps[None], weights[None]))
+    return replace(part, embedding=embedding, weights=weights)
 
 
 def _chosen(

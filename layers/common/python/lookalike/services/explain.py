@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from lookalike.core.encoders import parse_space
-from lookalike.core.errors import CorruptFile, Gone, InvalidRequest, Retry, Unindexable, Vanished
+from lookalike.core.errors import (
+    CorruptFile,
+    Gone,
+    InvalidRequest,
+    Retry,
+    Unavailable,
+    Unindexable,
+    Vanished,
+)
 from lookalike.core.explanation import Cells, explain
 from lookalike.core.faithfulness import cell_trust
 from lookalike.core.head import Head
-from lookalike.core.keys import explanation_key
 from lookalike.core.material import QueryMaterial
 from lookalike.core.pooling import POOLINGS, pool
-from lookalike.core.ports import ObjectStore
+from lookalike.core.ports import Clock, ObjectStore
 from lookalike.core.segment import Float32
 from lookalike.core.types import View
 from lookalike.services.explained_pair import Pair, PairFinder, nearest
@@ -34,7 +40,7 @@ from lookalike.services.explanation_answer import (
     main_part,
 )
 from lookalike.services.explanation_pictures import ExplanationPictures, PictureRequest
-from lookalike.services.feature_maps import FeatureMaps, stored_map
+from lookalike.services.feature_maps import FeatureMaps
 from lookalike.services.segments import read_head
 
 logger = logging.getLogger(__name__)
@@ -77,10 +83,10 @@ class Explanations:
         Feature maps of stored products.
     pictures
         Draws on photos.
-    pool
-        Reads feature maps side by side.
     url_expires_s
-        Seconds for which the URL of a large picture opens.
+        Seconds for which the URL of a large picture opens, unless the search expires sooner.
+    clock
+        Epoch seconds.
     """
 
     def __init__(
@@ -89,15 +95,15 @@ class Explanations:
         pairs: PairFinder,
         feature_maps: FeatureMaps,
         pictures: ExplanationPictures,
-        pool: Executor,
         url_expires_s: int,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._pairs = pairs
         self._feature_maps = feature_maps
         self._pictures = pictures
-        self._pool = pool
         self._url_expires_s = url_expires_s
+        self._clock = clock
 
     def explanation(self, query_id: str, product_id: str, base_url: str = "") -> Answered:
         """Explain why a product matches a search; URLs in the answer begin with ``base_url``.
@@ -107,11 +113,10 @@ class Explanations:
         NotFound
             There was no such search or product, or nothing is kept of the search.
         Gone
-            The search has expired, the product was deleted, or a photo was replaced just now.
-        InvalidRequest
-            The search was made of too many images.
+            The search has expired, the product was deleted, or what was searched with has left:
+            the index, the encoder, a stored photo.
         Retry
-            A store or the encoder cannot be reached.
+            A store or the encoder cannot be reached, or the product's photo was replaced just now.
         """
         pair = self._pairs.find(query_id, product_id)
         explained, hit = self._explained(pair)
@@ -123,19 +128,26 @@ class Explanations:
 
         Raises
         ------
-        NotFound, Gone, InvalidRequest, Retry
-            As `explanation`; also for a part that the query has not.
+        NotFound, Gone, Retry
+            As `explanation`.
+        InvalidRequest
+            The query has no such part.
         Unindexable
             A photo cannot be read here.
         """
         pair = self._pairs.find(query_id, product_id)
-        _check_part(wanted.part, len(pair.material.parts))
-        name = explanation_key(pair.digest, wanted.name)
+        parts = len(pair.material.parts)
+        _check_part(wanted.part, parts)
+        if parts == 1:
+            wanted = replace(wanted, part=None)  # one name for one picture
+        if wanted.of != "result":
+            self._check_photo(pair, wanted.part)
+        name = pair.object_key(wanted.name)
         media_type = f"image/{wanted.format}"
         try:
             found = self._store.get(name, MAX_BODY_BYTES)
         except Unindexable:
-            return self._large(name, media_type, hit=True)
+            return self._large(pair, name, media_type, hit=True)
         if found is not None:
             return Picture(media_type, True, found[1])
         explained, _ = self._explained(pair)
@@ -146,14 +158,30 @@ class Explanations:
             return Picture(media_type, False, body)
         if kept is not None:
             raise kept
-        return self._large(name, media_type, hit=False)
+        return self._large(pair, name, media_type, hit=False)
 
-    def _large(self, name: str, media_type: str, *, hit: bool) -> Picture:
-        return Picture(media_type, hit, url=self._store.url(name, self._url_expires_s))
+    def _check_photo(self, pair: Pair, part: int | None) -> None:
+        """Refuse to show a photo that was searched with and has left, drawn already or not."""
+        if not pair.left:
+            return
+        if part is None and len(pair.material.parts) > 1:
+            part = main_part(self._explained(pair)[0].explanation)
+        part = part or 0
+        if part in pair.left:
+            raise Gone(
+                f"The photo “{pair.material.parts[part].key}” that was searched with has been "
+                "replaced or deleted.",
+                parameter="query_id",
+            )
+
+    def _large(self, pair: Pair, name: str, media_type: str, *, hit: bool) -> Picture:
+        left_s = max(1, int(pair.material.expires_at - self._clock()))
+        url = self._store.url(name, min(self._url_expires_s, left_s))
+        return Picture(media_type, hit, url=url)
 
     def _explained(self, pair: Pair) -> tuple[Explained, bool]:
         """What is kept of a pair, or else computed and kept; and which of these."""
-        name = explanation_key(pair.digest, _EXPLAINED)
+        name = pair.object_key(_EXPLAINED)
         found = self._store.get(name, _MAX_EXPLAINED_BYTES)
         if found is not None:
             try:
@@ -177,11 +205,17 @@ class Explanations:
     def _computed(self, pair: Pair) -> Explained:
         material = pair.material
         space = material.encoder
-        wanted = [(part.key, part.etag) for part in material.parts if part.photo is None]
-        wanted += [(view.key, view.etag) for view in pair.views]
-        maps = self._maps(space, wanted)
-        of_views = maps[-len(pair.views) :]
-        stored = iter(maps)
+        try:
+            stored = iter(self._maps_of_parts(material))
+            of_views = self._maps_of_views(pair)
+        except Unavailable as error:
+            if self._pairs.in_use(material):
+                raise
+            raise Gone(
+                f"The search was made with the encoder {space}, which its catalogue has no more. "
+                "Search again.",
+                parameter="query_id",
+            ) from error
         parts = [
             _cells(
                 next(stored) if part.maps is None else part.maps,
@@ -204,14 +238,21 @@ class Explanations:
             cell_trust(result, material.embedding, head, heat[1], _SEED),
         )
 
-    def _maps(self, space: str, wanted: Sequence[tuple[str, str]]) -> list[Float32]:
-        """The feature map of each (key, ETag)."""
-        stored = self._pool.map(lambda item: stored_map(self._store, space, *item), wanted)
-        # What is missing is made of photos one after another, to hold one image at a time.
-        return [
-            self._feature_maps.read(space, *item) if maps is None else maps
-            for item, maps in zip(wanted, list(stored), strict=True)
-        ]
+    def _maps_of_parts(self, material: QueryMaterial) -> list[Float32]:
+        """The feature maps of the stored photos that were searched with."""
+        wanted = [(part.key, part.etag) for part in material.parts if part.photo is None]
+        try:
+            return self._feature_maps.read_many(material.encoder, wanted)
+        except Gone as error:
+            raise Gone(error.detail, parameter="query_id") from error
+
+    def _maps_of_views(self, pair: Pair) -> list[Float32]:
+        """The feature maps of the views that may be the nearest."""
+        wanted = [(view.key, view.etag) for view in pair.views]
+        try:
+            return self._feature_maps.read_many(pair.material.encoder, wanted)
+        except Gone as error:
+            raise Retry(f"{error.detail} Its record does not say so yet.") from error
 
     def _result(self, pair: Pair, maps: Sequence[Float32]) -> tuple[View, Cells, Head]:
         """The view that is nearest to the query, its cells, and the head of both."""

@@ -7,20 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lookalike.core.errors import (
-    CorruptFile,
-    Gone,
-    InvalidRequest,
-    LookalikeError,
-    NotFound,
-    Vanished,
-)
+from lookalike.core.errors import CorruptFile, Gone, LookalikeError, NotFound, Vanished
 from lookalike.core.head import Head
-from lookalike.core.keys import MAX_NAME_BYTES, content_digest, product_of
+from lookalike.core.keys import MAX_NAME_BYTES, content_digest, explanation_key, product_of
 from lookalike.core.material import QueryMaterial, fingerprint
 from lookalike.core.ports import Stores
 from lookalike.core.search_index import SearchIndex
@@ -33,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Of what is cached; a change of it leaves everything behind that was cached before."""
-MAX_PARTS = 128
-"""Images that a query may be made of to be explained: their feature maps take 0.5 MB each."""
 MAX_VIEWS = 16
 """Views of a product that are compared by their feature maps when the index cannot say."""
 
@@ -46,7 +37,8 @@ class Pair:
     ``views`` has the view that is explained, with its ``embedding`` (dim,) and ``head`` from the
     index. Where the generation that was searched is not searched any more, it has all that may be
     it, and the other two are None: feature maps and the head's file tell. ``digest`` names what is
-    explained: of equal digests the explanation is the same.
+    explained: of equal digests the explanation is the same. ``left`` numbers the query's images
+    that are of stored photos which have been replaced or deleted since.
     """
 
     material: QueryMaterial
@@ -55,6 +47,11 @@ class Pair:
     digest: str
     embedding: Float32 | None = None
     head: Head | None = None
+    left: frozenset[int] = frozenset()
+
+    def object_key(self, name: str) -> str:
+        """Where something of this pair is cached, until the search expires."""
+        return explanation_key(self.material.expires_at, self.digest, name)
 
 
 class PairFinder:
@@ -93,45 +90,48 @@ class PairFinder:
             There was no such search, nothing is kept of it, or there was never such a product.
         Gone
             The search has expired; the product has been deleted.
-        InvalidRequest
-            The search was made of too many images.
         Retry
             A store cannot be reached.
         """
-        try:
-            material = self._materials.read(query_id)
-        except CorruptFile as error:
-            logger.error("cannot be explained: %s", error)
-            raise Gone(
-                f"What was kept of the search “{query_id}” is damaged. Search again.",
-                parameter="query_id",
-            ) from error
-        product = self._product(material, product_id)
-        if len(material.parts) > MAX_PARTS:
-            raise InvalidRequest(
-                f"The search was made of {len(material.parts)} images, counting each view of its "
-                f"products; up to {MAX_PARTS} can be explained.",
-                parameter="query_id",
-            )
-        return self._pair(material, product)
-
-    def _product(self, material: QueryMaterial, product_id: str) -> Product:
+        material = self._materials.read(query_id)
         id_ = (material.catalogue, product_id)
+        of_parts = [product_of(part.key) for part in material.parts]
+        wanted = {item for item in of_parts if item is not None}
         if 0 < len(product_id.encode()) <= MAX_NAME_BYTES:
-            product = self._stores.products.get_many([id_]).get(id_)
-            if product is not None and product.views:
-                return product
+            wanted.add(id_)
+        records = self._stores.products.get_many(wanted)
+        product = records.get(id_)
+        if product is None or not product.views:
+            raise self._missing(material, id_, was_there=id_ in of_parts)
+        stored = {key: view for record in records.values() for key, view in record.views.items()}
+        left = frozenset(
+            number
+            for number, part in enumerate(material.parts)
+            if part.key and (part.key not in stored or stored[part.key].etag != part.etag)
+        )
+        return replace(self._pair(material, product), left=left)
+
+    def in_use(self, material: QueryMaterial) -> bool:
+        """Whether a generation of the catalogue still has the encoder that was searched with."""
+        lineage = self._stores.lineages.get(material.catalogue)
+        generations = lineage.generations if lineage is not None else ()
+        return any(generation.encoder == material.encoder for generation in generations)
+
+    def _missing(
+        self, material: QueryMaterial, id_: tuple[str, str], *, was_there: bool
+    ) -> Gone | NotFound:
+        """Why there is no such product: deleted since the search, or never known."""
+        if not was_there and len(id_[1].encode()) <= MAX_NAME_BYTES:
             searched = self._stores.log.get(material.query_id)
             results = searched.results if searched is not None else ()
-            parts = [product_of(part.key) for part in material.parts if part.key]
-            if id_ in parts or any(product_id == result[0] for result in results):
-                raise Gone(
-                    f"The product “{product_id}” has been deleted since that search.",
-                    parameter="product_id",
-                )
-        raise NotFound(
-            f"There is no product “{product_id[:60]}” in catalogue “{material.catalogue}”.",
-            parameter="product_id",
+            was_there = any(id_[1] == result[0] for result in results)
+        if was_there:
+            return Gone(
+                f"The product “{id_[1]}” has been deleted since that search.",
+                parameter="product_id",
+            )
+        return NotFound(
+            f"There is no product “{id_[1][:60]}” in catalogue “{id_[0]}”.", parameter="product_id"
         )
 
     def _pair(self, material: QueryMaterial, product: Product) -> Pair:

@@ -10,15 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from lookalike.core.encoders import parse_space
-from lookalike.core.explanation import LEAST_SCORE, Explanation, Match, Side
+from lookalike.core.explanation import Explanation, Match, Side, share_of
 from lookalike.core.faithfulness import Trust
 from lookalike.core.geometry import seen_square
 from lookalike.core.keys import parse_key
-from lookalike.core.material import QueryMaterial, QueryPart
+from lookalike.core.material import Box, QueryMaterial, QueryPart
 from lookalike.core.types import View
 
 Cell = tuple[int, int]
-Square = tuple[float, float, float, float]
 
 _CELL_DIGITS = 8
 _SHARE_DIGITS = 6
@@ -58,7 +57,7 @@ class ExplainedInput:
     product_id: str | None
     view: str | None
     rows: Cell
-    square: Square
+    square: Box
     coefficient: float
     share: float | None
 
@@ -93,10 +92,11 @@ class ExplanationTrust:
 
     ``query`` is of the image ``part``, the one with most of the score. The areas are under curves
     of the score as cells are left out (deletion: low is good) or put in (insertion: high is good)
-    in the map's order, in random orders (chance) and from the centre outwards.
+    in the map's order, in random orders (chance) and from the centre outwards. All is null where
+    it cannot be said: of the same photo, which has no map, and of very few cells.
     """
 
-    better_than_chance: bool
+    better_than_chance: bool | None
     part: int
     query: Trust
     result: Trust
@@ -129,7 +129,7 @@ class ExplanationAnswer:
     generation: str
     query: ExplanationSide
     result: ExplanationSide
-    result_square: Square
+    result_square: Box
     matches: list[ExplanationMatch]
     differs: list[ExplanationDifference]
     foreground_share: float | None
@@ -166,10 +166,10 @@ def answer_of(
         catalogue=material.catalogue,
         product_id=product_id,
         view=view.name,
-        score=_share(explanation.score),
+        score=_rounded(explanation.score),
         encoder=material.encoder,
         generation=material.generation,
-        query=_side(explanation.query, _foreground_share(explanation)),
+        query=_side(explanation.query, explanation.query_foreground_share),
         result=_side([explanation.result], explanation.result.foreground_share),
         result_square=_square(view.width, view.height, material.encoder),
         matches=[_match(match) for match in explanation.matches],
@@ -180,9 +180,7 @@ def answer_of(
         foreground_share=_maybe(explanation.foreground_share),
         background_share=_maybe(explanation.background_share),
         inputs=_inputs(explanation, material),
-        trust=ExplanationTrust(
-            all(trust.better_than_chance for trust in trusts), main_part(explanation), *trusts
-        ),
+        trust=ExplanationTrust(_together(trusts), main_part(explanation), *trusts),
         changed_since=view.searchable_at > material.created_at,
         expires_at=material.expires_at,
         overlays=ExplanationOverlays(*(f"{here}/{of}.png" for of in ("query", "result", "pair"))),
@@ -202,22 +200,18 @@ def _side(parts: Sequence[Side], foreground_share: float | None) -> ExplanationS
     )
 
 
+def _together(trusts: Sequence[Trust]) -> bool | None:
+    """Whether all maps are better than chance; None when that cannot be said of one."""
+    said = [trust.better_than_chance for trust in trusts]
+    if False in said:
+        return False
+    return None if None in said else True
+
+
 def main_part(explanation: Explanation) -> int:
     """The image of the query with most of the score."""
     sums = [abs(float(side.contributions.sum())) for side in explanation.query]
     return sums.index(max(sums))
-
-
-def _foreground_share(explanation: Explanation) -> float | None:
-    """Of all images of the query together."""
-    foreground = [side.contributions[side.foreground] for side in explanation.query]
-    if not any(map(len, foreground)):
-        return None
-    return _of_score(sum(float(cells.sum()) for cells in foreground), explanation.score)
-
-
-def _of_score(part: float, score: float) -> float | None:
-    return part / score if abs(score) >= LEAST_SCORE else None
 
 
 def _inputs(explanation: Explanation, material: QueryMaterial) -> list[ExplainedInput]:
@@ -225,7 +219,7 @@ def _inputs(explanation: Explanation, material: QueryMaterial) -> list[Explained
     inputs = []
     for number, (part, side) in enumerate(zip(material.parts, explanation.query, strict=True)):
         named = parse_key(part.key) if part.key else None
-        share = _of_score(float(side.contributions.sum()), explanation.score)
+        share = share_of(float(side.contributions.sum()), explanation.score)
         inputs.append(
             ExplainedInput(
                 part=number,
@@ -235,7 +229,7 @@ def _inputs(explanation: Explanation, material: QueryMaterial) -> list[Explained
                 view=named.view if named else None,
                 rows=(number * rows, (number + 1) * rows),
                 square=_square(part.width, part.height, material.encoder),
-                coefficient=_share(part.coefficient),
+                coefficient=_rounded(part.coefficient),
                 share=_maybe(share),
             )
         )
@@ -248,11 +242,11 @@ def _kind(part: QueryPart) -> str:
     return "photo" if part.photo is not None else "product"
 
 
-def _square(width: int, height: int, encoder: str) -> Square:
+def _square(width: int, height: int, encoder: str) -> Box:
     record, _ = parse_space(encoder)
     left, top, side = seen_square(width, height, record)
-    x, y = _share(left / width), _share(top / height)
-    return x, y, _share(side / width), _share(side / height)
+    x, y = _rounded(left / width), _rounded(top / height)
+    return x, y, _rounded(side / width), _rounded(side / height)
 
 
 def _match(match: Match) -> ExplanationMatch:
@@ -274,9 +268,9 @@ def _cell(value: float) -> float:
     return round(value, _CELL_DIGITS)
 
 
-def _share(value: float) -> float:
+def _rounded(value: float) -> float:
     return round(value, _SHARE_DIGITS)
 
 
 def _maybe(value: float | None) -> float | None:
-    return None if value is None else _share(value)
+    return None if value is None else _rounded(value)

@@ -9,7 +9,7 @@ from typing import Literal
 from PIL import Image
 
 from lookalike.core.encoders import EncoderRecord, parse_space
-from lookalike.core.errors import Gone, Unindexable
+from lookalike.core.errors import Retry, Unindexable
 from lookalike.core.explanation import Side
 from lookalike.core.geometry import seen_square
 from lookalike.core.images import ImageLimits, crop, decode
@@ -28,7 +28,8 @@ from lookalike.services.explanation_answer import Explained, main_part
 
 PictureOf = Literal["query", "result", "pair"]
 
-MIN_PICTURE_SIDE, MAX_PICTURE_SIDE = 32, 8_000
+PICTURE_SIDES = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8000)
+"""What the longer side of a picture may be asked to be; few, as each picture is kept."""
 MAX_PICTURE_PIXELS = 24_000_000
 """Pixels of a photo that is drawn at its own resolution; larger ones are reduced."""
 
@@ -37,7 +38,8 @@ MAX_PICTURE_PIXELS = 24_000_000
 class PictureRequest:
     """Which picture: ``part`` is the image of the query, None for that with most of the score.
 
-    ``max_side`` bounds the photo's longer side in pixels. A ``pair`` has one size and one map.
+    ``max_side`` bounds the photo's longer side in pixels, the largest of `PICTURE_SIDES` by
+    default. A ``pair`` has one size and one map.
     """
 
     of: PictureOf
@@ -47,10 +49,16 @@ class PictureRequest:
     max_side: int | None = None
 
     @property
+    def longest(self) -> int:
+        """``max_side``, rounded down to one of `PICTURE_SIDES`."""
+        sides = PICTURE_SIDES
+        return max(side for side in sides if side <= (self.max_side or sides[-1]))
+
+    @property
     def name(self) -> str:
         """The name of this picture among those of its pair."""
         part = "main" if self.part is None or self.of == "result" else self.part
-        shown = "" if self.of == "pair" else f"-{self.map}-{self.max_side or 'full'}"
+        shown = "" if self.of == "pair" else f"-{self.map}-{self.longest}"
         return f"{self.of}-{part}{shown}.{self.format}"
 
 
@@ -88,8 +96,8 @@ class ExplanationPictures:
 
         Raises
         ------
-        Gone
-            A photo has been replaced or deleted.
+        Retry
+            A stored photo has been replaced or deleted, and the records do not say so yet.
         Unindexable
             A photo cannot be read here.
         """
@@ -112,7 +120,7 @@ class ExplanationPictures:
             result.square,
             explanation,
             part,
-            doubtful=not all(trust.better_than_chance for trust in trusts),
+            doubtful=any(trust.better_than_chance is False for trust in trusts),
         )
         return encode_picture(drawn, wanted.format)
 
@@ -122,8 +130,7 @@ class ExplanationPictures:
         part = material.parts[number]
         size = (part.width, part.height)
         if part.photo is None:
-            body = self._photo(part.key, part.etag)
-            return self._base(body, None, size, record, wanted)
+            return self._base(self._photo(part.key, part.etag), None, size, record, wanted)
         photo = material.photos[part.photo]
         return self._base(photo.body, photo.crop, size, record, wanted)
 
@@ -132,14 +139,13 @@ class ExplanationPictures:
         return self._base(body, None, (view.width, view.height), record, wanted)
 
     def _photo(self, key: str, etag: str) -> bytes:
+        """The version of a photo that its record names."""
         try:
             found = self._images.get(key, self._limits.max_bytes)
         except Unindexable:
             found = None
         if found is None or found[0].etag != etag:
-            raise Gone(
-                f"The photo “{key}” has just been replaced or deleted.", parameter="product_id"
-            )
+            raise Retry(f"The photo {key} has just been replaced or deleted.")
         return found[1]
 
     def _base(
@@ -181,5 +187,4 @@ def _scale(size: tuple[int, int], wanted: PictureRequest) -> float:
     if wanted.of == "pair":
         # Twice what it will have there, where it is reduced once more.
         return min(1.0, 2 * min(MAX_WIDTH / width, MAX_HEIGHT / height))
-    longest = wanted.max_side or MAX_PICTURE_SIDE
-    return min(1.0, longest / max(size), math.sqrt(MAX_PICTURE_PIXELS / (width * height)))
+    return min(1.0, wanted.longest / max(size), math.sqrt(MAX_PICTURE_PIXELS / (width * height)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 
@@ -35,6 +36,8 @@ class FeatureMaps:
         Gives the encoder of an embedding space id.
     limits
         Bounds on an image.
+    pool
+        Reads several maps side by side.
     """
 
     def __init__(
@@ -43,23 +46,39 @@ class FeatureMaps:
         index: ObjectStore,
         encoder_of: Callable[[str], Encoder],
         limits: ImageLimits,
+        pool: Executor,
     ) -> None:
         self._images = images
         self._index = index
         self._encoder_of = encoder_of
         self._limits = limits
+        self._pool = pool
 
-    def read(self, space: str, key: str, etag: str) -> Float32:
-        """The (C, h, w) float32 feature map of a photo in an embedding space.
+    def read_many(self, space: str, wanted: Sequence[tuple[str, str]]) -> list[Float32]:
+        """The (C, h, w) float32 feature maps of photos in an embedding space, in their order.
+
+        Parameters
+        ----------
+        space
+            Id of the embedding space.
+        wanted
+            (key, ETag) of each photo; one that is named twice is read once.
 
         Raises
         ------
         Gone
-            The map is not stored, and the bucket holds no photo of that ETag under that key.
+            A map is not stored, and the bucket holds no photo of that ETag under that key.
         """
-        maps = stored_map(self._index, space, key, etag)
-        if maps is not None:
-            return maps
+        photos = list(dict.fromkeys(wanted))
+        stored = self._pool.map(lambda photo: stored_map(self._index, space, *photo), photos)
+        # What is missing is made of photos one after another, to hold one image at a time.
+        maps = {
+            photo: self._made(space, *photo) if found is None else found
+            for photo, found in zip(photos, list(stored), strict=True)
+        }
+        return [maps[photo] for photo in wanted]
+
+    def _made(self, space: str, key: str, etag: str) -> Float32:
         name, body = map_key(space, key, etag), encode_map(self._encode(space, key, etag))
         self._index.put(name, body, MAP_TYPE)
         return decode_map(body, name)  # as everybody after this will read it

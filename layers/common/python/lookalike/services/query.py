@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from urllib.parse import quote
 
@@ -13,21 +13,18 @@ import msgspec
 from lookalike.core.errors import CorruptFile, LookalikeError, NotFound, Vanished
 from lookalike.core.index import Candidate
 from lookalike.core.keys import parse_key
-from lookalike.core.material import QueryMaterial
+from lookalike.core.material import Photo, QueryMaterial
 from lookalike.core.ports import Clock, Ids, Stores
 from lookalike.core.types import AttributeValue, Generation, Product, SearchRecord, View
 from lookalike.services.live_index import LiveIndex
 from lookalike.services.query_embedding import Embedded, QueryEmbedder, Stopwatch
-from lookalike.services.query_material import QueryMaterials
+from lookalike.services.query_material import Keeping, QueryMaterials
 from lookalike.services.search_request import SearchRequest, check
 
 logger = logging.getLogger(__name__)
 # Kept whatever the level of everything else: it stands in for table entries that fail.
 search_log = logging.getLogger("lookalike.searches")
 search_log.setLevel(logging.INFO)
-
-MAX_KEEP_S = 2.0
-"""Seconds that an answer waits for its material to be written; later it goes without."""
 
 _MAX_FILTER_CHARS = 2_000
 
@@ -70,11 +67,10 @@ class SearchResponse:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a search found where; ``keeping`` gives when its material expires, once it is kept."""
+    """What a search found where."""
 
     generation: Generation
     found: list[Found]
-    keeping: Future[float] | None
 
 
 class Query:
@@ -152,14 +148,18 @@ class Query:
         query_id = self._ids()
         watch = Stopwatch()
         start = time.perf_counter()
-        answer = self._answer(query_id, request, watch)
-        with watch.stage("urls"):
-            results = [
-                self._result(rank, *row, f"{request.base_url}/explanations/{query_id}/")
-                for rank, row in enumerate(answer.found, 1)
-            ]
-        # An explanation may be asked for at once, and of another process.
-        expires_at = self._kept(query_id, answer.keeping, watch) if answer.keeping else None
+        expires_at = None
+        with Keeping(self._materials, self._keeper, query_id) as keeping:
+            answer = self._answer(query_id, request, watch, keeping)
+            with watch.stage("urls"):
+                results = [
+                    self._result(rank, *row, f"{request.base_url}/explanations/{query_id}/")
+                    for rank, row in enumerate(answer.found, 1)
+                ]
+            if keeping.begun:
+                # An explanation may be asked for at once, and of another process.
+                with watch.stage("keep"):
+                    expires_at = keeping.expires_at()
         if expires_at is None:
             results = [replace(result, explanation_url=None) for result in results]
         watch.took_ms["total"] = round((time.perf_counter() - start) * 1000, 3)
@@ -194,14 +194,17 @@ class Query:
         self._generations[catalogue] = (generation, at)
         return generation
 
-    def _answer(self, query_id: str, request: SearchRequest, watch: Stopwatch) -> _Answer:
+    def _answer(
+        self, query_id: str, request: SearchRequest, watch: Stopwatch, keeping: Keeping
+    ) -> _Answer:
         try:
-            return self._attempt(query_id, request, watch, None)
+            return self._attempt(query_id, request, watch, keeping, None)
         except (Vanished, CorruptFile) as error:
             # Files leave only after others took their place, so all that is known is read again.
             logger.warning("searching again: %s", error)
+            keeping.take_back()
             missing: list[LookalikeError] = []
-            answer = self._attempt(query_id, request, watch, missing)
+            answer = self._attempt(query_id, request, watch, keeping, missing)
             for lost in dict.fromkeys(map(str, missing)):
                 logger.error("searched without its rows: %s", lost)
             return answer
@@ -211,6 +214,7 @@ class Query:
         query_id: str,
         request: SearchRequest,
         watch: Stopwatch,
+        keeping: Keeping,
         missing: list[LookalikeError] | None,
     ) -> _Answer:
         """Search once; with ``missing``, on what the tables say now and without what is lost."""
@@ -222,50 +226,26 @@ class Query:
         query = self._embedder.embed(request, generation, refreshed, watch, missing)
         if not len(query.index) and self.generation(request.catalogue, now=True) != generation:
             raise Vanished(f"generation {generation.scope} was swapped out and dropped")
-        keeping = self._keep(query_id, request, generation, query)
-        try:
-            return _Answer(generation, self._rank(request, query, watch, missing), keeping)
-        except (Vanished, CorruptFile):
-            if keeping is not None:
-                wait([keeping])  # what the next attempt keeps takes its place
-            raise
+        if query.photos is not None and request.explain and self._materials.kept:
+            keeping.begin(self._material(query_id, generation, query, query.photos))
+        return _Answer(generation, self._rank(request, query, watch, missing))
 
-    def _keep(
-        self, query_id: str, request: SearchRequest, generation: Generation, query: Embedded
-    ) -> Future[float] | None:
-        """Begin to write what the search is made with; gives when that expires."""
-        if query.photos is None or not request.explain or not self._materials.kept:
-            return None
+    def _material(
+        self, query_id: str, generation: Generation, query: Embedded, photos: tuple[Photo, ...]
+    ) -> QueryMaterial:
         now = self._clock()
-        material = QueryMaterial(
+        return QueryMaterial(
             query_id=query_id,
             catalogue=generation.catalogue,
             generation=generation.generation,
             encoder=generation.encoder,
             head=query.index.head.digest,
             created_at=now,
-            expires_at=now + self._materials.retention_s,
+            # Photos of an earlier search are kept no longer than was promised then.
+            expires_at=min(now + self._materials.retention_s, query.expires_at),
             parts=query.parts,
-            photos=query.photos,
+            photos=photos,
         )
-
-        def write() -> float:
-            self._materials.write(material)
-            return material.expires_at
-
-        return self._keeper.submit(write)
-
-    def _kept(self, query_id: str, keeping: Future[float], watch: Stopwatch) -> float | None:
-        """When the material of a search expires; None when it could not be written in time."""
-        with watch.stage("keep"):
-            try:
-                error = keeping.exception(MAX_KEEP_S)
-            except TimeoutError as late:
-                error = late
-        if error is not None:
-            logger.error("search %s cannot be explained: %r", query_id, error)
-            return None
-        return keeping.result()
 
     def _rank(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -11,9 +12,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from lookalike.core.encoder import Encoder, preprocess
-from lookalike.core.errors import LookalikeError, NotFound
+from lookalike.core.errors import InvalidRequest, LookalikeError, NotFound
 from lookalike.core.images import Decoded, ImageLimits, crop, decode
 from lookalike.core.material import (
+    MAX_PARTS,
     Photo,
     QueryMaterial,
     QueryPart,
@@ -57,13 +59,15 @@ class Embedded:
     """A query: its embedding (dim,) float32, L2-normalised, and the index to search with it.
 
     ``parts`` add up to the embedding. ``photos`` are those that parts name; None when they are not
-    to be kept, or are too large to be.
+    to be kept, or too large or of too many parts to be. An earlier search that is in it expires at
+    the epoch second ``expires_at``.
     """
 
     embedding: Float32
     index: SearchIndex
     parts: tuple[QueryPart, ...]
     photos: tuple[Photo, ...] | None
+    expires_at: float = math.inf
 
 
 class QueryEmbedder:
@@ -108,28 +112,33 @@ class QueryEmbedder:
         """The query embedding with what it is made of, and the index whose head it went through.
 
         Photos are projected by the head and stored products have been; then they are one weighted
-        sum, moved away from ``not_like`` (Rocchio). ``missing`` is as in `SearchIndex.search`.
+        sum, moved away from ``not_like`` (Rocchio). Inputs of weight 0 are not looked at.
+        ``missing`` is as in `SearchIndex.search`.
 
         Raises
         ------
         InvalidRequest
-            The inputs cancel each other out, or an earlier search has no such part.
+            The inputs cancel each other out; an earlier search has no such part, or too many
+            together with the rest.
         NotFound
             A product, an upload or an earlier search does not exist.
         Gone
-            An earlier search has expired.
+            An earlier search has expired or cannot be read.
         Unindexable
             An image cannot be read.
         Retry, CorruptFile
             As `LiveIndex.get` and `SearchIndex.embedding`.
         """
         kept = _KeptPhotos(MAX_PHOTO_BYTES if request.explain else 0)
-        inputs = dict(enumerate(request.inputs))
+        inputs = {n: item for n, item in enumerate(request.inputs) if item.weight}
         earlier = self._found_again(inputs, generation, watch)
         photos = self._encoded(inputs, generation, kept, watch)
         named = {n: item.product_id for n, item in inputs.items() if item.product_id is not None}
         with watch.stage("product"):
             views = self._views(request.catalogue, {*named.values(), *request.not_like})
+        if earlier:
+            of_products = sum(len(views[id_]) for id_ in [*named.values(), *request.not_like])
+            _check_parts(len(photos) + of_products, earlier.values())
         with watch.stage("index"):
             index = refreshed.result()
         with watch.stage("product"):
@@ -146,7 +155,9 @@ class QueryEmbedder:
                 ]
         unwanted = [stored[product_id] for product_id in request.not_like]
         parts = _combined(inputs, units, unwanted)
-        return Embedded(sum_of(parts), index, parts, kept.photos)
+        held = kept.photos if len(parts) <= MAX_PARTS else None
+        expires_at = min((item.material.expires_at for item in earlier.values()), default=math.inf)
+        return Embedded(sum_of(parts), index, parts, held, expires_at)
 
     def _found_again(
         self, inputs: Mapping[int, QueryInput], generation: Generation, watch: Stopwatch
@@ -262,6 +273,18 @@ class QueryEmbedder:
         return index, parts
 
 
+def _check_parts(others: int, earlier: Collection[EarlierSearch]) -> None:
+    # What an earlier search was made of is kept with every search that takes it over.
+    parts = others + sum(len(search.shares) for search in earlier)
+    if parts > MAX_PARTS:
+        raise InvalidRequest(
+            f"With an earlier search a query is made of at most {MAX_PARTS} images; this one is of "
+            f"{parts}, counting each view of its products and all that the earlier one was made "
+            "of. Name fewer inputs, or cells of fewer images.",
+            parameter="query_id",
+        )
+
+
 def _decoded(body: bytes, item: QueryInput, limits: ImageLimits, encoder: Encoder) -> Decoded:
     # A crop may be a small part of the photo, so only a whole photo is decoded at reduced size.
     decoded = decode(body, limits, None if item.crop else encoder.min_side)
@@ -279,7 +302,6 @@ def _combined(
         # What an earlier search was not like stays what this one is not like.
         replace(part, input=number if part.coefficient > 0 else -1)
         for number, item in inputs.items()
-        if item.weight
         for part in scaled(units[number], item.weight / total)
     ]
     if unwanted:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from lookalike.core.errors import InvalidRequest
 from lookalike.core.filters import Filter
+from lookalike.core.material import Box
 
 MAX_K = 100
 MAX_INPUTS = 16
 MAX_CELLS = 4_096
 """Cells of a region: more than 16 photos have with any encoder."""
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class QueryInput:
     ``crop`` is (x, y, width, height) of the upright image, in pixels, or in fractions when no
     number is over 1; of the photo that was searched when it is an earlier search's. ``cells`` are
     (row, column) of the grid that explanations of the search ``query_id`` have for its side.
-    ``weight`` is this input's share among several.
+    ``weight`` is this input's share among several; one of weight 0 is not searched with.
     """
 
     image: bytes | None = None
@@ -58,7 +58,7 @@ class SearchRequest:
 
         A whole search that is repeated is a ``repeat``.
         """
-        kinds = {_kind(item) for item in self.inputs}
+        kinds = {_kind(item) for item in self.inputs if item.weight}
         return kinds.pop() if len(kinds) == 1 else "mixed"
 
 

@@ -12,16 +12,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import islice
 
-from lookalike.core.keys import PRODUCT_DOCUMENT, product_of
+from lookalike.core.keys import PRODUCT_DOCUMENT, first_live_explanation, product_of
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import Counts, ObjectInfo, Product
-from lookalike.services.derived import (
-    DERIVED_AGE_S,
-    DerivedFiles,
-    Needed,
-    OutOfTime,
-    fingerprint,
-)
+from lookalike.services.derived import DERIVED_AGE_S, DerivedFiles, KeySet, Needed, OutOfTime
 
 logger = logging.getLogger(__name__)
 
@@ -74,42 +68,56 @@ class Sweep:
         """Compare and tidy everything once, stopping at epoch second ``deadline``."""
         report = SweepReport()
         begun = self._clock()
-        expired = begun - self._query_retention_s
-        delete = self._derived.delete
         try:
-            # First what a shopper was promised, which is quick: its names are in order of time.
-            for count in delete("queries", expired, deadline, in_order_of_time=True):
-                report.deleted_queries += count
+            self._delete_expired(report, begun, deadline)
             needed = Needed(self._stores.lineages.all())
             in_bucket = self._compare_objects(report, needed, deadline)
             self._compare_products(report, needed, in_bucket, deadline)
-            for count in delete("explanations", expired, deadline):
-                report.deleted_explanations += count
-            old = begun - DERIVED_AGE_S
-            for count in delete("thumbnails", old, deadline, unless=needed):
-                report.deleted_thumbnails += count
-            for count in delete("maps", old, deadline, unless=needed):
-                report.deleted_maps += count
+            self._delete_unneeded(report, needed, begun - DERIVED_AGE_S, deadline)
             report.finished = True
         except OutOfTime:
             logger.warning("time ran out before the end of the sweep")
         return report
 
-    def _compare_objects(self, report: SweepReport, needed: Needed, deadline: float) -> set[bytes]:
+    def _delete_expired(self, report: SweepReport, now: float, deadline: float) -> None:
+        """First what a shopper was promised, which is quick: its names are in order of time."""
+        kept_s = self._query_retention_s
+        live = first_live_explanation(now)
+        for count in self._derived.delete(
+            "queries", lambda info: info.last_modified < now - kept_s, deadline, in_order=True
+        ):
+            report.deleted_queries += count
+        for count in self._derived.delete(
+            "explanations", lambda info: info.key < live or kept_s == 0, deadline, in_order=True
+        ):
+            report.deleted_explanations += count
+
+    def _delete_unneeded(
+        self, report: SweepReport, needed: Needed, before: float, deadline: float
+    ) -> None:
+        def unneeded(info: ObjectInfo) -> bool:
+            return info.last_modified < before and info.key not in needed
+
+        for count in self._derived.delete("thumbnails", unneeded, deadline):
+            report.deleted_thumbnails += count
+        for count in self._derived.delete("maps", unneeded, deadline):
+            report.deleted_maps += count
+
+    def _compare_objects(self, report: SweepReport, needed: Needed, deadline: float) -> KeySet:
         """Ask for objects that differ from their records; gives what the bucket holds."""
-        in_bucket: set[bytes] = set()
+        in_bucket = KeySet()
         listing = (info for info in self._stores.images.list("") if not info.key.endswith("/"))
         while page := list(islice(listing, _PAGE)):
             self._check_time(deadline)
             for info in page:
-                in_bucket.add(fingerprint(info.key))
+                in_bucket.add(info.key)
                 needed.add_object(info)
             report.objects += len(page)
             report.queued += self._ask(self._differing(page))
         return in_bucket
 
     def _compare_products(
-        self, report: SweepReport, needed: Needed, in_bucket: set[bytes], deadline: float
+        self, report: SweepReport, needed: Needed, in_bucket: KeySet, deadline: float
     ) -> None:
         """Ask for what has left the bucket, and set the counts."""
         known = {item.catalogue for item in self._stores.lineages.all()}
@@ -126,7 +134,7 @@ class Sweep:
                     key
                     for product in records
                     for key in product.object_keys
-                    if fingerprint(key) not in in_bucket
+                    if key not in in_bucket
                 ]
                 report.queued += self._ask(vanished)
                 counts += Counts(
@@ -164,16 +172,14 @@ class Sweep:
             records, after = self._stores.products.page(catalogue, _PAGE, after)
             yield records
 
-    def _check_failures(self, catalogue: str, in_bucket: set[bytes]) -> tuple[int, int]:
+    def _check_failures(self, catalogue: str, in_bucket: KeySet) -> tuple[int, int]:
         """How many failures a catalogue has, and how many keys of them have left the bucket."""
         count = asked = 0
         after: str | None = ""
         while after is not None:
             failures, after = self._stores.failures.page(catalogue, _PAGE, after)
             count += len(failures)
-            asked += self._ask(
-                [item.key for item in failures if fingerprint(item.key) not in in_bucket]
-            )
+            asked += self._ask([item.key for item in failures if item.key not in in_bucket])
         return count, asked
 
 
