@@ -312,6 +312,18 @@ def test_foreground_is_what_stands_out_of_the_border():
     assert (foreground_cells(maps) == expected).all()
 
 
+def test_the_foreground_of_a_searched_region_is_the_region():
+    maps = np.ones((2, 3, 3), dtype=np.float32)
+    maps[:, 1, 1] = (5, 0)
+    corner = np.zeros((3, 3), dtype=np.float32)
+    corner[0, :2] = 0.5
+
+    got = explain([Cells(maps, corner)], random_cells(1, side=3, channels=2), Head.identity(2))
+
+    assert (got.query[0].foreground == (corner > 0)).all()
+    assert got.query[0].foreground_share == pytest.approx(1)
+
+
 def test_a_border_like_the_middle_tells_no_foreground():
     """Border (1, 0), middle (1, 1): a cosine of 0.71, and so a contrast of 0.29."""
     maps = np.zeros((2, 3, 3), dtype=np.float32)

@@ -62,7 +62,7 @@ class Side:
     pulls
         (h, w) float64: how the score moves when the cell weighs more; sums to 0.
     foreground
-        (h, w) bool, see `foreground_cells`.
+        (h, w) bool: the cells that were searched, if not all were, else see `foreground_cells`.
     foreground_share
         Contributions of the foreground as a part of the score; None when there is no foreground or
         the score is nearer to zero than `LEAST_SCORE`. Not clipped to 0..1.
@@ -194,7 +194,9 @@ def _side(image: Cells, attribution: Attribution, score: float) -> Side:
     responses = attribution.responses.reshape(grid)
     contributions = attribution.contributions.reshape(grid)
     heat = np.where(weights > 0, np.maximum(responses, 0.0), 0.0)
-    foreground = foreground_cells(image.maps)
+    # Where only some cells were searched, somebody has said what is foreground.
+    chosen = image.weights > 0
+    foreground = foreground_cells(image.maps) if chosen.all() else chosen
     return Side(
         grid,
         contributions,
