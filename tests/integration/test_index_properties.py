@@ -461,4 +461,4 @@ def test_any_history_answers_as_brute_force(shop):
 
 @pytest.mark.slow
 def test_many_histories_answer_as_brute_force(shop):
-    live_through(shop, 400)
+    live_through(shop, 300)
