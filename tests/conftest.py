@@ -8,6 +8,7 @@ import itertools
 import time
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,16 @@ class Ticking:
 @pytest.fixture
 def clock() -> Ticking:
     return Ticking()
+
+
+@pytest.fixture(scope="module")
+def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the graph of the encoder that the module calls ``ENCODER``."""
+    from lookalike.modelbuild import ensure_model
+
+    folder: Path = tmp_path_factory.mktemp("models")
+    ensure_model(request.module.ENCODER, "fp32", folder)
+    return folder
 
 
 @pytest.fixture

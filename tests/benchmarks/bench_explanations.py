@@ -72,6 +72,20 @@ class Photos:
         return Cells(maps, self.weights[row], embedding)
 
 
+def each(
+    explained: Callable[[Cells, Cells, Head], object],
+    pairs: Sequence[tuple[Cells, Cells]],
+    head: Head,
+) -> list[object]:
+    """One pair after another."""
+    return [explained(query, result, head) for query, result in pairs]
+
+
+def whole(query: Cells, result: Cells, head: Head) -> object:
+    """All that is said of a pair."""
+    return explain([query], result, head)
+
+
 def closed_form(query: Cells, result: Cells, head: Head) -> list[Array]:
     """Both sides' Grad-CAM alone, with the contributions that come along."""
     pooled = pool_cells([query, result], head)
@@ -144,8 +158,8 @@ def measure_package(
         model.requires_grad_(True)
         cells = [Cells(image, weight) for image, weight in zip(maps, weights, strict=True)]
         both = list(zip(cells[:count], cells[count:], strict=True))
-        quick = cpu_ms(lambda both=both: [closed_form(*pair, head) for pair in both], 100)  # type: ignore[misc]
-        full = cpu_ms(lambda both=both: [explain([q], r, head) for q, r in both], 100)  # type: ignore[misc]
+        quick = cpu_ms(partial(each, closed_form, both, head), 100)
+        full = cpu_ms(partial(each, whole, both, head), 100)
         left = documented - forward
         print(f"\n{count} explanation(s), both sides, ms; ratio to the second row")
         for name, value in (

@@ -20,7 +20,6 @@ from app import app
 from lookalike import wiring
 from lookalike.core.keys import map_key
 from lookalike.http.openapi import document
-from lookalike.modelbuild import ensure_model
 from lookalike.services import explain
 from lookalike.settings import Settings
 from lookalike.wiring import Services, build_services
@@ -89,13 +88,6 @@ def assert_problem(answer: Answer, status: int) -> dict[str, Any]:
     problem: dict[str, Any] = answer.json
     assert problem["status"] == status
     return problem
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("models")
-    ensure_model(ENCODER, "fp32", folder)
-    return folder
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from app import app
 from chalicelib.log import logger
 from lookalike import wiring
 from lookalike.core.errors import Unavailable
-from lookalike.modelbuild import ensure_model
 from lookalike.settings import Settings
 from lookalike.wiring import Services, build_services
 
@@ -76,13 +75,6 @@ def assert_problem(answer: Answer, status: int, kind: str) -> dict[str, Any]:
     assert (problem["status"], problem["type"]) == (status, f"urn:lookalike:problem:{kind}")
     assert problem["instance"].endswith("c6af9ac6-7b61-11e6-9a41-93e8deadbeef")
     return problem
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("models")
-    ensure_model(ENCODER, "fp32", folder)
-    return folder
 
 
 @pytest.fixture

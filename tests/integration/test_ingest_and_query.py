@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -19,19 +18,11 @@ from lookalike.core.filters import parse_filter
 from lookalike.core.ports import Stores
 from lookalike.core.types import Counts
 from lookalike.http.problems import problem_answer, problem_of
-from lookalike.modelbuild import ensure_model
 from lookalike.services.search_request import QueryInput, SearchRequest
 from lookalike.settings import Settings
 from lookalike.wiring import Services, build_services
 
 ENCODER = "efficientnet-lite0"  # the quickest
-
-
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    ensure_model(ENCODER, "fp32", folder)
-    return folder
 
 
 @pytest.fixture

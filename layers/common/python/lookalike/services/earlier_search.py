@@ -11,8 +11,9 @@ from lookalike.core.errors import Gone, InvalidRequest
 from lookalike.core.geometry import Float64
 from lookalike.core.head import Head
 from lookalike.core.material import Float32, QueryMaterial, QueryPart, normalized
-from lookalike.core.pooling import POOLINGS, pool
+from lookalike.core.pooling import pool
 from lookalike.core.types import Generation
+from lookalike.services.feature_maps import pooling_weights
 from lookalike.services.query_material import QueryMaterials
 from lookalike.services.search_request import QueryInput
 
@@ -112,7 +113,7 @@ def _made(
     """A part, or a share of each of its cells, embedded under a head."""
     weights = part.weights
     if weights is None:
-        (weights,) = POOLINGS[parse_space(space)[1]](maps[None])
+        weights = pooling_weights(space, maps)
     if share is not None:
         weights = restricted(weights, share)
     (embedding,) = head.project(pool(maps[None], weights[None]))

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from lookalike.core.encoders import parse_space
 from lookalike.core.errors import (
     CorruptFile,
     Gone,
@@ -28,7 +27,7 @@ from lookalike.core.explanation import Cells, explain
 from lookalike.core.faithfulness import cell_trust
 from lookalike.core.head import Head
 from lookalike.core.material import QueryMaterial
-from lookalike.core.pooling import POOLINGS, pool
+from lookalike.core.pooling import pool
 from lookalike.core.ports import Clock, ObjectStore
 from lookalike.core.segment import Float32
 from lookalike.core.types import View
@@ -40,7 +39,7 @@ from lookalike.services.explanation_answer import (
     main_part,
 )
 from lookalike.services.explanation_pictures import ExplanationPictures, PictureRequest
-from lookalike.services.feature_maps import FeatureMaps
+from lookalike.services.feature_maps import FeatureMaps, pooling_weights
 from lookalike.services.segments import read_head
 
 logger = logging.getLogger(__name__)
@@ -288,8 +287,7 @@ def _cells(
 ) -> Cells:
     """An image's cells, with the pooling's weights when there are no others."""
     if weights is None:
-        _, pooling = parse_space(space)
-        weights = POOLINGS[pooling](maps[None])[0]
+        weights = pooling_weights(space, maps)
     return Cells(maps, weights, embedding, coefficient)
 
 

@@ -107,12 +107,17 @@ def stored_map(index: ObjectStore, space: str, key: str, etag: str) -> Float32 |
         return None
 
 
+def pooling_weights(space: str, maps: Float32) -> Float32:
+    """(h, w) float32, summing to 1: how an embedding space weighs the cells of a (C, h, w) map."""
+    _, pooling = parse_space(space)
+    weights: Float32 = POOLINGS[pooling](maps[np.newaxis])[0]
+    return weights
+
+
 def stored_embedding(index: ObjectStore, space: str, key: str, etag: str) -> Float32 | None:
     """The (dim,) raw embedding of a photo, L2-normalised, of its stored map if there is one."""
     maps = stored_map(index, space, key, etag)
     if maps is None:
         return None
-    batch = maps[np.newaxis]
-    _, pooling = parse_space(space)
-    embedding: Float32 = pool(batch, POOLINGS[pooling](batch))[0]
+    embedding: Float32 = pool(maps[np.newaxis], pooling_weights(space, maps)[np.newaxis])[0]
     return embedding

@@ -150,7 +150,7 @@ class Query:
         start = time.perf_counter()
         expires_at = None
         with Keeping(self._materials, self._keeper, query_id) as keeping:
-            answer = self._answer(query_id, request, watch, keeping)
+            answer = self._answer(request, watch, keeping)
             with watch.stage("urls"):
                 results = [
                     self._result(rank, *row, f"{request.base_url}/explanations/{query_id}/")
@@ -194,24 +194,21 @@ class Query:
         self._generations[catalogue] = (generation, at)
         return generation
 
-    def _answer(
-        self, query_id: str, request: SearchRequest, watch: Stopwatch, keeping: Keeping
-    ) -> _Answer:
+    def _answer(self, request: SearchRequest, watch: Stopwatch, keeping: Keeping) -> _Answer:
         try:
-            return self._attempt(query_id, request, watch, keeping, None)
+            return self._attempt(request, watch, keeping, None)
         except (Vanished, CorruptFile) as error:
             # Files leave only after others took their place, so all that is known is read again.
             logger.warning("searching again: %s", error)
             keeping.take_back()
             missing: list[LookalikeError] = []
-            answer = self._attempt(query_id, request, watch, keeping, missing)
+            answer = self._attempt(request, watch, keeping, missing)
             for lost in dict.fromkeys(map(str, missing)):
                 logger.error("searched without its rows: %s", lost)
             return answer
 
     def _attempt(
         self,
-        query_id: str,
         request: SearchRequest,
         watch: Stopwatch,
         keeping: Keeping,
@@ -227,7 +224,7 @@ class Query:
         if not len(query.index) and self.generation(request.catalogue, now=True) != generation:
             raise Vanished(f"generation {generation.scope} was swapped out and dropped")
         if query.photos is not None and request.explain and self._materials.kept:
-            keeping.begin(self._material(query_id, generation, query, query.photos))
+            keeping.begin(self._material(keeping.query_id, generation, query, query.photos))
         return _Answer(generation, self._rank(request, query, watch, missing))
 
     def _material(

@@ -129,7 +129,7 @@ class Keeping:
     def __init__(self, materials: QueryMaterials, pool: Executor, query_id: str) -> None:
         self._materials = materials
         self._pool = pool
-        self._query_id = query_id
+        self.query_id = query_id
         self._written: Future[None] | None = None
         self._expires_at = 0.0
 
@@ -163,7 +163,7 @@ class Keeping:
             error = late
         if error is None:
             return self._expires_at
-        logger.error("search %s cannot be explained: %r", self._query_id, error)
+        logger.error("search %s cannot be explained: %r", self.query_id, error)
         if not self._written.cancel():
             self._written.add_done_callback(lambda _: self._pool.submit(self._delete))
         return None
@@ -177,6 +177,6 @@ class Keeping:
 
     def _delete(self) -> None:
         try:
-            self._materials.delete(self._query_id)
+            self._materials.delete(self.query_id)
         except LookalikeError as error:
-            logger.error("search %s stays until it expires: %r", self._query_id, error)
+            logger.error("search %s stays until it expires: %r", self.query_id, error)
