@@ -1,27 +1,33 @@
 """The one seam around moto: every call to the local AWS passes through here, one at a time.
 
-State is in memory. Durability (a journal of state-changing calls, fsynced before the answer)
-belongs into ``DurableMoto.call`` and nowhere else.
+With a journal, what a call has changed is on disk before its answer is given. Calls that come
+together are committed together.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
 
-from local import bucket_cors, presigned, shims
+from local import aws_requests, bucket_cors, presigned, queues, shims, touched
+from local.aws_requests import Environ as Environ
+from local.aws_requests import Kind
+from local.journal import Journal
+from local.keeper import Keeper, KeptCall
 from local.template import REGION
 
-Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
 WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
@@ -45,11 +51,17 @@ class DurableMoto:
     ----------
     app
         moto's WSGI application; by default all of its services.
+    journal
+        What keeps moto's state, which is loaded from it; without one the state is in memory.
     """
 
-    def __init__(self, app: WsgiApp | None = None) -> None:
+    def __init__(self, app: WsgiApp | None = None, journal: Journal | None = None) -> None:
         self._app = app or DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
+        self._keeper: Keeper | None = None
+        if journal is not None:
+            self._keeper = Keeper(journal, lambda environ: self._moto(environ).status)
+            self._keeper.load()
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serve one request as WSGI."""
@@ -59,28 +71,72 @@ class DurableMoto:
 
     def call(self, environ: Environ) -> Answer:
         """Serve one request whose body has been read completely (``wsgi.input`` in memory)."""
-        with self._lock:
-            if not _is_s3(environ):
-                return self._moto(environ)
-            try:
-                presigned.check_request(environ, datetime.now(UTC))
-            except presigned.Refusal as refusal:
-                plain = Answer(
-                    refusal.status, [("Content-Type", "application/xml")], refusal.body()
-                )
-                return _with_cors(environ, plain)
-            if environ["REQUEST_METHOD"] == "OPTIONS":
-                return _preflight(environ)
-            return _with_cors(environ, self._moto(environ))
+        return self.call_all([environ])[0]
 
-    def release_messages(self, queue_name: str) -> None:
-        """Make every message of a queue that is in flight visible again."""
+    def call_all(self, environs: Sequence[Environ]) -> list[Answer]:
+        """Serve requests in this order; their changes are on disk together when it returns."""
+        with self._lock:
+            if self._keeper is None:
+                touched.take()
+                return [self._serve(environ) for environ in environs]
+            kept: list[KeptCall] = []
+            answers = [self._serve_kept(environ, kept) for environ in environs]
+            if self._commit(kept):
+                return answers
+            return [
+                _failure(environ, "The local cloud could not write to its disk.")
+                for environ in environs
+            ]
+
+    def release_messages(self, queue_name: str) -> bool:
+        """Make every message of a queue that is in flight visible again; ``False`` if it failed."""
         with self._lock:
             queue = sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues.get(queue_name)
             if queue is not None:
-                for message in queue._messages:
-                    message.visible_at = 0.0
-                queue.pending_messages.clear()
+                queues.release(queue)
+            return self._commit([])
+
+    def _commit(self, kept: Sequence[KeptCall]) -> bool:
+        if self._keeper is None:
+            touched.take()
+            return True
+        try:
+            self._keeper.commit(kept)
+        except Exception:
+            traceback.print_exc()
+            return False
+        return True
+
+    def _serve_kept(self, environ: Environ, kept: list[KeptCall]) -> Answer:
+        body: bytes = environ["wsgi.input"].read()
+        environ["wsgi.input"].seek(0)
+        call = aws_requests.read_call(environ, body)
+        if call.kind is Kind.UNKNOWN:
+            return _failure(environ, f"The local cloud does not keep {call.what}.", 501)
+        try:
+            answer = self._serve(environ)
+        except Exception:
+            # What it changed before is committed with the others, as moto has it.
+            traceback.print_exc()
+            return _failure(environ, "moto failed; see the log of the local AWS endpoint.")
+        if call.kind is not Kind.EFFECTS and answer.status < 300:
+            kept.append(KeptCall(call.kind, call.resource, aws_requests.keep(environ, body)))
+        return answer
+
+    def _serve(self, environ: Environ) -> Answer:
+        if not _is_s3(environ):
+            return self._moto(environ)
+        try:
+            presigned.check_request(environ, datetime.now(UTC))
+        except presigned.Refusal as refusal:
+            return _with_cors(environ, _refused(refusal))
+        if environ["REQUEST_METHOD"] == "OPTIONS":
+            return _preflight(environ)
+        request_id = shims.begin_request()
+        answer = self._moto(environ)
+        headers = [item for item in answer.headers if item[0].lower() != "x-amzn-requestid"]
+        headers.append(("x-amz-request-id", request_id))
+        return _with_cors(environ, Answer(answer.status, headers, answer.body))
 
     def _moto(self, environ: Environ) -> Answer:
         started: list[Any] = []
@@ -92,10 +148,27 @@ class DurableMoto:
         return Answer(started[0], started[1], body)
 
 
-def durable_moto() -> DurableMoto:
-    """Make the application, with every shim applied to moto."""
+def durable_moto(path: Path) -> DurableMoto:
+    """Make the application, with every shim applied to moto, and with the state kept at ``path``.
+
+    Raises
+    ------
+    local.journal.JournalError
+        The file cannot be used.
+    """
     shims.install()
-    return DurableMoto()
+    return DurableMoto(journal=Journal(path))
+
+
+def _failure(environ: Environ, message: str, status: int = 500) -> Answer:
+    """An error in the words of the service that was asked."""
+    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    if not target:
+        refusal = presigned.Refusal(status, "InternalError", message)
+        return _refused(refusal)
+    kind = "InternalServerError" if target.startswith("DynamoDB") else "InternalFailure"
+    document = msgspec.json.encode({"__type": kind, "message": message})
+    return Answer(status, [("Content-Type", "application/x-amz-json-1.0")], document)
 
 
 def _refused(refusal: presigned.Refusal) -> Answer:

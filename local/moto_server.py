@@ -13,8 +13,10 @@ import io
 import json
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_to_bytes, urlencode
 
 # Read by moto when it is imported: the buckets' own rules decide about origins.
@@ -31,34 +33,49 @@ from moto.sqs.models import sqs_backends
 
 from local import shims
 from local.durable_moto import Answer, DurableMoto, Environ, durable_moto
+from local.journal import JournalError
+from local.roles import Role, load_roles
 from local.serving import read_body, run_until_signalled
 from local.sqs import RELEASE_PATH
 from local.template import REGION
 
+JOURNAL_NAME = "aws.db"
+"""In the data folder, where the supervisor starts this process."""
 MAX_BODY_BYTES = 1 << 30
 MAX_WAIT_S = 20.0
 RECHECK_S = 1.0
 """How late a message may be seen that became visible without a call, by its timeout."""
+
+if TYPE_CHECKING:
+    from local.role_check import RoleCheck
 
 _RECEIVE = "AmazonSQS.ReceiveMessage"
 _HOP_HEADERS = frozenset({"content-length", "connection", "transfer-encoding", "date", "server"})
 
 
 class MotoServer:
-    """Serves HTTP requests by calling moto in one thread."""
+    """Serves HTTP requests by calling moto in one thread, those that have come together at once."""
 
-    def __init__(self, moto: DurableMoto) -> None:
+    def __init__(self, moto: DurableMoto, roles: Sequence[Role] = ()) -> None:
         self._moto = moto
+        self._check = _role_check(roles) if roles else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="moto")
         self._arrival = asyncio.Event()
+        self._waiting: list[tuple[Environ, asyncio.Future[Answer]]] = []
+        self._serving: asyncio.Task[None] | None = None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request of any AWS service."""
         body = await read_body(request)
         if request.path == RELEASE_PATH and request.method == "POST":
-            self._moto.release_messages(json.loads(body)["queue"])
-            return web.Response()
+            loop = asyncio.get_running_loop()
+            release, queue = self._moto.release_messages, json.loads(body)["queue"]
+            released = await loop.run_in_executor(self._thread, release, queue)
+            self._announce()
+            return web.Response(status=200 if released else 500)
         environ = environ_of(request, body)
+        if self._check is not None and (refusal := self._check(environ, body)):
+            return _response(request, refusal)
         if environ.get("HTTP_X_AMZ_TARGET") == _RECEIVE:
             answer = await self._receive_message(environ, body)
         else:
@@ -69,13 +86,33 @@ class MotoServer:
     async def _call(self, environ: Environ, body: bytes) -> Answer:
         environ["wsgi.input"] = io.BytesIO(body)
         environ["CONTENT_LENGTH"] = str(len(body))
-        before = shims.arrivals()
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((environ, answered))
+        if self._serving is None:
+            self._serving = asyncio.create_task(self._serve_waiting())
+        return await answered
+
+    async def _serve_waiting(self) -> None:
+        """Serve what waits; what comes meanwhile is served, and committed, together after it."""
         loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._thread, self._moto.call, environ)
-        if shims.arrivals() != before:
-            self._arrival.set()
-            self._arrival = asyncio.Event()
-        return answer
+        try:
+            while self._waiting:
+                batch = [item for item in self._waiting if not item[1].done()]
+                self._waiting.clear()
+                before = shims.arrivals()
+                environs = [environ for environ, _ in batch]
+                answers = await loop.run_in_executor(self._thread, self._moto.call_all, environs)
+                for (_, answered), answer in zip(batch, answers, strict=True):
+                    if not answered.done():
+                        answered.set_result(answer)
+                if shims.arrivals() != before:
+                    self._announce()
+        finally:
+            self._serving = None
+
+    def _announce(self) -> None:
+        self._arrival.set()
+        self._arrival = asyncio.Event()
 
     async def _receive_message(self, environ: Environ, body: bytes) -> Answer:
         """Ask again at each arrival until there is a message or the caller's time is over."""
@@ -165,9 +202,15 @@ def _response(request: web.BaseRequest, answer: Answer) -> web.Response:
     return response
 
 
-async def serve(port: int) -> None:
+def _role_check(roles: Sequence[Role]) -> RoleCheck:
+    from local.role_check import RoleCheck  # a tenth of a second that only those pay who want it
+
+    return RoleCheck(roles)
+
+
+async def serve(port: int, journal: Path, roles: Sequence[Role]) -> None:
     """Serve on 127.0.0.1 until SIGTERM or SIGINT."""
-    server = MotoServer(durable_moto())
+    server = MotoServer(durable_moto(journal), roles)
     await run_until_signalled(server.handle, port, max_body_bytes=MAX_BODY_BYTES)
 
 
@@ -175,8 +218,15 @@ def main(argv: list[str] | None = None) -> None:
     """Run the process."""
     parser = argparse.ArgumentParser(description="The local AWS endpoint.")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument(
+        "--journal", type=Path, default=Path(JOURNAL_NAME), help="file of its state"
+    )
+    parser.add_argument("--roles", default="", help="file of the roles to enforce")
     arguments: Any = parser.parse_args(argv)
-    asyncio.run(serve(arguments.port))
+    try:
+        asyncio.run(serve(arguments.port, arguments.journal, load_roles(arguments.roles)))
+    except JournalError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

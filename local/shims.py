@@ -7,19 +7,25 @@ fails when moto changes. What is checked on requests is in ``presigned.py`` and 
 from __future__ import annotations
 
 import contextvars
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote_plus
 
 from moto import backends
+from moto.core.common_models import BaseModel
 from moto.s3 import notifications
 from moto.s3.models import S3Backend
-from moto.sqs.models import Queue, SQSBackend
+from moto.sqs.models import Queue
+
+from local import kept_items, kept_objects
+from local.queues import keep_queues_fast
 
 _completing_multipart = contextvars.ContextVar("completing_multipart", default=False)
 _arrivals = 0
 _last_sequencer = 0
+_request_id = ""
 
 
 def install() -> None:
@@ -29,8 +35,11 @@ def install() -> None:
         complete_s3_events,
         announce_multipart_once,
         announce_delete_markers,
-        check_retention_in_constant_time,
+        forget_instances,
+        keep_queues_fast,
         count_arrivals,
+        kept_objects.track,
+        kept_items.track,
     ):
         shim()
 
@@ -71,10 +80,17 @@ def complete_s3_events() -> None:
         record["s3"]["bucket"]["ownerIdentity"] = {"principalId": "local"}
         record["userIdentity"] = {"principalId": "AWS:local"}
         record["requestParameters"] = {"sourceIPAddress": "127.0.0.1"}
-        record["responseElements"] = {"x-amz-request-id": described["sequencer"]}
+        record["responseElements"] = {"x-amz-request-id": _request_id}
         return body
 
     notifications._get_s3_event = event
+
+
+def begin_request() -> str:
+    """Name a request to S3: its events have the same id as its answer, which moto gives none."""
+    global _request_id
+    _request_id = os.urandom(8).hex().upper()
+    return _request_id
 
 
 def _next_sequencer() -> str:
@@ -121,14 +137,9 @@ def announce_delete_markers() -> None:
     S3Backend._set_delete_marker = set_delete_marker  # type: ignore[method-assign]
 
 
-def check_retention_in_constant_time() -> None:
-    """ReceiveMessage counts the whole queue anew for every message it looks at."""
-
-    def is_valid(self: Any, queue_name: str, message: Any) -> bool:
-        retention_s: float = self.get_queue(queue_name).message_retention_period
-        return bool(message.sent_timestamp / 1000 + retention_s > time.time())
-
-    SQSBackend.is_message_valid_based_on_retention_period = is_valid  # type: ignore[method-assign]
+def forget_instances() -> None:
+    """Moto lists every object, item and message it ever made, and so lets go of none."""
+    BaseModel.__new__ = lambda cls, *args, **kwargs: object.__new__(cls)  # type: ignore[method-assign]
 
 
 def count_arrivals() -> None:

@@ -15,12 +15,13 @@ import boto3
 import pytest
 from botocore.config import Config
 from moto import backends, mock_aws
+from moto.core.common_models import BaseModel
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.moto_api._internal import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3 import notifications
-from moto.s3.models import S3Backend, s3_backends
-from moto.sqs.models import Queue, SQSBackend, sqs_backends
+from moto.s3.models import FakeKey, S3Backend, s3_backends
+from moto.sqs.models import Message, Queue, SQSBackend
 from werkzeug.test import Client, TestResponse
 
 from local import presigned, shims
@@ -34,8 +35,14 @@ PATCHED = [
     (notifications, "send_event"),
     (S3Backend, "complete_multipart_upload"),
     (S3Backend, "_set_delete_marker"),
-    (SQSBackend, "is_message_valid_based_on_retention_period"),
-    (Queue, "add_message"),
+    (BaseModel, "__new__"),
+    *((Queue, name) for name in ("__init__", "add_message", "delete_message")),
+    *(
+        (Queue, f"approximate_number_of_messages{name}")
+        for name in ("", "_delayed", "_not_visible")
+    ),
+    *((SQSBackend, name) for name in ("receive_message", "change_message_visibility")),
+    *((SQSBackend, name) for name in ("purge_queue", "delete_queue")),
 ]
 
 
@@ -43,7 +50,7 @@ PATCHED = [
 def unpatch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Undo what a shim does to moto when the test is over."""
     for owner, name in PATCHED:
-        monkeypatch.setattr(owner, name, getattr(owner, name))
+        monkeypatch.setattr(owner, name, vars(owner)[name])
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
@@ -168,33 +175,42 @@ def test_announce_delete_markers(aws: None) -> None:
     assert records[0]["s3"]["object"]["versionId"] == marker
 
 
-def test_check_retention_in_constant_time(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    sqs: Any = boto3.client("sqs", region_name="us-east-1")
-    url = sqs.create_queue(QueueName="deep", Attributes={"MessageRetentionPeriod": "60"})[
-        "QueueUrl"
-    ]
-    for start in range(0, 100, 10):
-        entries = [{"Id": str(start + i), "MessageBody": "x"} for i in range(10)]
-        sqs.send_message_batch(QueueUrl=url, Entries=entries)
-    counted = []
-    count = Queue.approximate_number_of_messages.fget  # type: ignore[attr-defined]
+def test_queues_are_fast_at_every_depth(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    visible = Message.visible.fget  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        Queue,
-        "approximate_number_of_messages",
-        property(lambda self: counted.append(1) or count(self)),
+        Message, "visible", property(lambda self: looked.append(1) or visible(self))
     )
+    sqs: Any = boto3.client("sqs", region_name="us-east-1")
 
-    def looks_at_the_whole_queue() -> int:
-        counted.clear()
-        assert len(sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]) == 10
-        return len(counted)
+    def looks_of_one_round(name: str) -> int:
+        url = sqs.create_queue(QueueName=name)["QueueUrl"]
+        for start in range(0, 100, 10):
+            entries = [{"Id": str(start + i), "MessageBody": "x"} for i in range(10)]
+            sqs.send_message_batch(QueueUrl=url, Entries=entries)
+        looked.clear()
+        sqs.send_message(QueueUrl=url, MessageBody="x")
+        message = sqs.receive_message(QueueUrl=url)["Messages"][0]
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return len(looked)
 
-    assert looks_at_the_whole_queue() >= 10
-    shims.check_retention_in_constant_time()
-    assert looks_at_the_whole_queue() == 0
-    for message in sqs_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].queues["deep"]._messages:
-        message.sent_timestamp -= 61_000
-    assert "Messages" not in sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
+    assert looks_of_one_round("of-moto") > 100
+    shims.keep_queues_fast()
+    assert looks_of_one_round("of-ours") == 0
+
+
+def test_forget_instances(aws: None) -> None:
+    s3: Any = boto3.client("s3", region_name="us-east-1")
+    s3.create_bucket(Bucket=BUCKET)
+
+    def remembered() -> int:
+        before = len(FakeKey.instances_tracked)  # type: ignore[attr-defined]
+        s3.put_object(Bucket=BUCKET, Key="k", Body=b"")
+        return len(FakeKey.instances_tracked) - before  # type: ignore[attr-defined]
+
+    assert remembered() == 1
+    shims.forget_instances()
+    assert remembered() == 0
 
 
 def test_count_arrivals(aws: None) -> None:
