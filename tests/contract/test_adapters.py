@@ -13,6 +13,7 @@ from ulid import ULID
 
 from lookalike.adapters.aws import forget_clients
 from lookalike.adapters.signed import SignedRequests
+from lookalike.core.access import ApiKey
 from lookalike.core.errors import Conflict, Unavailable, Unindexable
 from lookalike.core.keys import content_digest
 from lookalike.core.ports import Stores
@@ -41,6 +42,7 @@ TABLES = {
     "registry_table": ("scope", "entry"),
     "generations_table": ("kind", "catalogue"),
     "searches_table": ("bucket", "query_id"),
+    "api_keys_table": ("kind", "id"),
 }
 
 
@@ -125,8 +127,9 @@ def test_product_records_are_written_by_one_of_two(stores):
     first = table.put(product())
     assert first.revision is not None
     assert table.get_many([("s", "p é"), ("s", "p é"), ("s", "none")]) == {("s", "p é"): first}
+    assert table.put(product()) == first, "sent again, as its answer was lost"
     with pytest.raises(Conflict):
-        table.put(product())
+        table.put(product(document=None))
     second = table.put(product(document=None, revision=first.revision))
     with pytest.raises(Conflict):
         table.put(product(views={}, revision=first.revision))
@@ -394,3 +397,18 @@ def test_golden_table_items_still_load(moto_stores, request):
     kept = Build(old, "kept", 1_764_000_000.0, 1_764_000_050.0, done=7, total=9, skipped=1)
     assert lineage == Lineage("shop", new, kept, 2, lineage.revision)
     assert moto_stores.lineages.put(lineage).revision == lineage.revision
+
+
+def test_api_keys(stores):
+    table = stores.api_keys
+    assert table.get("b" * 12) is None and table.all() == []
+    first = ApiKey("b" * 12, "0" * 64, "shop é", ("a", "b c"), ("read", "write"), 5, 1.5, 2.5)
+    second = ApiKey("a" * 12, "1" * 64, "all", None, ("read",), 5, 1.5)
+    for key in (first, second):
+        table.put(key)
+        assert table.get(key.key_id) == key
+    table.put(replace(first, revoked_at=3.5))
+    assert table.get(first.key_id).revoked_at == 3.5
+    assert [table.count(first.key_id, minute) for minute in (7, 7, 8, 7)] == [1, 2, 1, 3]
+    assert table.count(second.key_id, 7) == 1
+    assert table.all() == [second, replace(first, revoked_at=3.5)]

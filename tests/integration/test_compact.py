@@ -6,13 +6,13 @@ import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 
+from crash_points.world import Inline
 from lookalike.adapters.failing import FailingStores
 from lookalike.core.compaction import CompactionPolicy, named_keys, swapped
 from lookalike.core.errors import Conflict, NotFound
@@ -40,15 +40,6 @@ DIM = 12
 GENERATION = Generation("shop", SPACE, SPACE)
 POLICY = CompactionPolicy(merge_segments=3, base_rows=8, flat_rows=20, settle_s=90, grace_s=900)
 FOREVER = float("inf")
-
-
-class Inline(Executor):
-    """Runs every call at once, so that calls have an order."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future: Future = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 class Shop:
@@ -559,47 +550,6 @@ def test_rows_are_routed_to_the_shard_of_the_nearest_centroid(shop):
             segment = read_segment(shop.stores.index, "shop", run.digest)
             assert set(head.route(head.project(segment.embeddings())).tolist()) == {number}
     assert shop.raw_rows() == Counter(shop.live.items())
-
-
-@pytest.mark.parametrize("effective", [False, True])
-def test_a_crash_at_any_call_loses_nothing_and_the_next_run_finishes(new_shop, effective):
-    def prepared() -> Shop:
-        shop = new_shop()
-        for number in range(9):
-            shop.upload(f"p{number}")
-        shop.compaction().run(FOREVER)
-        shop.upload("p0", version=1)
-        shop.delete("p1")
-        shop.wait(1000)
-        with_routing(shop, 2)
-        for number in range(9, 18):
-            shop.upload(f"p{number}")
-        shop.wait(1000)
-        return shop
-
-    crashes = 0
-    while True:
-        shop = prepared()
-        failing = FailingStores(shop.stores, crashes + 1, effective=effective)
-        if failing.survives(partial(shop.compaction(failing.stores).run, FOREVER, "shop")):
-            break
-        crashes += 1
-        shop.check()
-        report = shop.compaction().run(FOREVER)
-        assert report.finished and not report.unreadable and not report.postponed
-        shop.check()
-        assert shop.raw_rows().keys() == set(shop.live.items())
-        # What the crash left behind goes, and nothing else.
-        for _ in range(3):
-            shop.wait(4000)
-            shop.compaction().run(FOREVER, "shop")
-        shop.check()
-        entries, manifest = shop.read()
-        files = len(entries) + sum(
-            len(shard.runs) + (shard.base is not None) for shard in manifest.shards
-        )
-        assert len(shop.objects()) == files + 1 and manifest.replaced == {}
-    assert crashes > 20
 
 
 def test_a_compaction_that_loses_the_race_changes_nothing(shop):

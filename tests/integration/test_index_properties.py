@@ -6,12 +6,10 @@ the encoders (toys) and the threads (none, so that what was found can be found a
 
 from __future__ import annotations
 
-import functools
 import io
 import itertools
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +28,9 @@ from hypothesis.stateful import (
 )
 from PIL import Image
 
+from crash_points.world import GRACE_S, SETTLE_S, SMALL, TOYS, Clock, draw, toys_and_no_threads
 from lookalike.adapters.failing import FailingStores
 from lookalike.adapters.memory import MemoryObjectStore
-from lookalike.core.encoders import ENCODERS
 from lookalike.core.errors import Conflict, InvalidRequest
 from lookalike.core.filters import parse_filter
 from lookalike.core.head import Head, decode_head
@@ -42,30 +40,10 @@ from lookalike.core.types import Generation
 from lookalike.services.query import SearchResponse
 from lookalike.services.search_request import QueryInput, SearchRequest
 from lookalike.services.segments import read_segment
-from lookalike.settings import Settings
 from lookalike.wiring import Services, build_services
 
 CATALOGUE = "shop"
-SETTLE_S, GRACE_S = 90.0, 900.0
-THRESHOLDS = Settings(
-    encoder="toy-a",
-    refresh_s=0,
-    merge_segments=3,
-    base_rows=4,
-    flat_rows=4,
-    shard_rows=12,
-    head_rows=10,
-    head_dim=16,
-    nprobe=1_000_000,
-    settle_s=SETTLE_S,
-    grace_s=GRACE_S,
-    keep_generation_s=4 * GRACE_S,
-    cache_bytes=0,  # nothing is fetched behind a search's back, in a thread of its own
-)
-TOYS = {
-    name: replace(ENCODERS["efficientnet-lite0"], name=name, input_size=16, resize_side=18, dim=24)
-    for name in ("toy-a", "toy-b")
-}
+THRESHOLDS = replace(SMALL, merge_segments=3, shard_rows=12, head_rows=10)
 ERROR = 0.02
 """How far codes of eight bits, twice, take a cosine off."""
 
@@ -94,32 +72,6 @@ probes = st.fixed_dictionaries(
 )
 
 
-class Clock:
-    """Epoch seconds that go on by a millisecond a look, and by more when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        self.now += 0.001
-        return self.now
-
-
-class Inline(Executor):
-    """Runs what is submitted at once, in the caller's thread."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__()
-
-    def submit(self, call: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(call(*arguments, **options))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
 class Interrupted(FailingStores):
     """Stores before whose chosen call somebody else gets a turn."""
 
@@ -131,15 +83,6 @@ class Interrupted(FailingStores):
         if self.calls == self._at:
             self._interlude()
         return method(*arguments, **options)
-
-
-@functools.cache
-def draw(seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 255, (6, 5, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(coarse).resize((24, 30), Image.Resampling.BICUBIC).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 class Shop(RuleBasedStateMachine):
@@ -414,11 +357,7 @@ def product_of(key: str) -> str:
 
 
 @pytest.fixture
-def shop(fresh_stores, toy_encoder_of, tmp_path, monkeypatch) -> type[Shop]:
-    monkeypatch.setattr("lookalike.core.encoders.ENCODERS", {**ENCODERS, **TOYS})
-    monkeypatch.setattr("lookalike.wiring.ThreadPoolExecutor", Inline)
-    monkeypatch.setattr("lookalike.core.base_build.LISTS_PER_ROOT", 2.0)
-
+def shop(fresh_stores, toy_encoder_of, tmp_path) -> Iterator[type[Shop]]:
     class Here(Shop):
         cache_dir = tmp_path
         toys = staticmethod(toy_encoder_of)
@@ -429,7 +368,8 @@ def shop(fresh_stores, toy_encoder_of, tmp_path, monkeypatch) -> type[Shop]:
             images, index = MemoryObjectStore(clock), MemoryObjectStore(clock)
             return replace(fresh_stores(), images=images, index=index)
 
-    return Here
+    with toys_and_no_threads():
+        yield Here
 
 
 def live_through(shop: type[Shop], examples: int, **options: Any) -> None:

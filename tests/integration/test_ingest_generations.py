@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.adapters.failing import FailingStores
 from lookalike.core.errors import Conflict, CorruptFile, Unavailable, Vanished
 from lookalike.core.images import ImageLimits
 from lookalike.core.keys import map_key, segment_key
@@ -416,39 +414,6 @@ def test_a_photo_that_cannot_be_read_again_just_now_holds_up_its_product_alone(s
     system.check((SPACE, SPACE))
 
 
-@pytest.mark.parametrize("effective", [False, True])
-@pytest.mark.parametrize("space", [SPACE, OTHER])
-def test_a_crash_at_every_call_leaves_no_generation_behind(
-    build, fresh_stores, photo, effective, space
-):
-    """A new view, an overwrite, a document and a deletion, stopped at call k, beside a build."""
-    keys = ["shop/a.jpg", "shop/b/x.jpg", "shop/c/product.json", "shop/gone.jpg"]
-    for k in itertools.count(1):
-        stores = fresh_stores()
-        system = build(stores)
-        system.upload({"shop/a.jpg": photo(0), "shop/gone.jpg": photo(9), "shop/c/y.jpg": photo(3)})
-        system.announce("g2", space)
-        system.upload({"shop/c/z.jpg": photo(4)})
-        images = stores.images
-        images.put_object("shop/a.jpg", photo(1))
-        images.put_object("shop/b/x.jpg", photo(2))
-        images.put_object("shop/c/product.json", b'{"title": "C"}')
-        images.delete("shop/gone.jpg")
-        failing = FailingStores(stores, k, effective=effective)
-        crashing = build(failing.stores)
-        if failing.survives(lambda: crashing.ingest.reconcile(keys)):  # noqa: B023
-            break
-        assert system.ingest.reconcile(keys) == {}
-        assert sorted(system.views()) == [
-            "shop/a.jpg",
-            "shop/b/x.jpg",
-            "shop/c/y.jpg",
-            "shop/c/z.jpg",
-        ]
-        system.check((SPACE, SPACE), ("g2", space))
-    assert k > 20
-
-
 def test_two_functions_that_begin_a_catalogue_agree(build, fresh_stores, photo):
     stores = fresh_stores()
     first, second = build(stores), build(stores)
@@ -513,13 +478,14 @@ def test_stats_tell_of_the_index_and_of_the_build_beside_it(system, photo):
     assert stats.rows == 1 + 900 + 30
     assert stats.size_bytes == entries[1].size_bytes + 50_000 + 80_000 + 3_000
     assert stats.build == BuildStats("g2", OTHER, "filling", 5, 9, 1, 1.0, 2.0)
-    assert catalogue.health().catalogues == 1
+    assert catalogue.health().status == "ok"
 
 
 def test_the_sweep_counts_every_catalogue(system, photo, clock, pool):
     system.upload({"shop/a.jpg": photo(0), "other/b.jpg": photo(1), "third/bad.jpg": b"no photo"})
     for name in ("shop", "other", "third"):
         system.stores.counts.set(name, replace(system.stores.counts.all()[name], products=9))
-    assert Sweep(system.stores, pool, clock, 0).run(deadline=float("inf")).queued == 0
+    sweep = Sweep(system.stores, pool, clock, 0, 1000, lambda _: None)
+    assert sweep.run(deadline=float("inf")).queued == 0
     found = system.stores.counts.all()
     assert [found[name].products for name in ("shop", "other", "third")] == [1, 1, 0]

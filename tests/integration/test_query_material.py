@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ulid import ULID
 
-from lookalike.adapters.failing import FailingStores
+from lookalike.adapters.failing import FailingStores, Fault
 from lookalike.core.encoders import encoder_record
 from lookalike.core.errors import Gone, InvalidRequest, NotFound, Unavailable, Vanished
 from lookalike.core.feature_map import decode_map, encode_map
@@ -293,16 +293,13 @@ def test_photos_of_too_many_bytes_are_searched_and_not_kept(stocked, photo, monk
 
 
 @pytest.mark.parametrize("effective", [False, True])
-@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("error", [Unavailable, MemoryError])
 def test_a_write_that_fails_costs_the_explanation_and_nothing_else(
-    stocked, photo, caplog, eventually, effective, crash
+    stocked, photo, caplog, eventually, effective, error
 ):
     expected = ranked(stocked.search(QueryInput(image=photo(3))))
-
-    def unavailable() -> None:
-        raise Unavailable("the bucket is throttled")
-
-    failing = FailingStores(stocked.stores, 1, None if crash else unavailable, effective=effective)
+    fault = Fault("lost", error, effective=effective)
+    failing = FailingStores.with_fault(stocked.stores, 1, fault)
     materials = stocked.system.query._materials
     stocked.system.query._materials = QueryMaterials(failing.stores.index, DAY, stocked.clock)
     response = stocked.search(QueryInput(image=photo(3)))
@@ -311,8 +308,8 @@ def test_a_write_that_fails_costs_the_explanation_and_nothing_else(
     assert ranked(response) == expected
     assert response.explanations_expire_at is None
     assert {item.explanation_url for item in response.results} == {None}
-    (error,) = (item for item in caplog.records if item.levelname == "ERROR")
-    assert response.query_id in error.getMessage()
+    (said,) = (item for item in caplog.records if item.levelname == "ERROR")
+    assert response.query_id in said.getMessage()
     stocked.system.query._materials = materials
     assert stocked.search(QueryInput(image=photo(3))).explanations_expire_at is not None
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 
+from crash_points.world import Inline
 from lookalike.adapters.failing import FailingStores
 from lookalike.core import generations
 from lookalike.core.compaction import CompactionPolicy
@@ -47,15 +46,6 @@ SETTINGS = Settings(
     keep_generation_s=7200,
 )
 FOREVER = float("inf")
-
-
-class Inline(Executor):
-    """Runs every call at once, so that calls have an order."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future: Future = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 class Shop:
@@ -585,34 +575,6 @@ def test_a_head_that_is_lost_during_the_build_is_fitted_again(shop, monkeypatch)
     _, manifest = shop.stores.registry.read(shop.lineage.current.scope)
     assert shop.stores.index.head(head_key("shop", manifest.head))
     shop.check()
-
-
-@pytest.mark.parametrize("effective", [False, True])
-@pytest.mark.parametrize("encoder", [None, "efficientnet-lite1"])
-def test_a_crash_at_any_call_is_made_good_by_the_next_run(new_shop, encoder, effective):
-    crashes = 0
-    while True:
-        shop = new_shop()
-        shop.upload(*range(7))
-        shop.reindex().begin("shop", encoder)
-        shop.upload(7)
-        shop.wait(100)
-        failing = FailingStores(shop.stores, crashes + 1, effective=effective)
-        options = {"shard_rows": 4, "head_rows": 5}
-        run = partial(shop.reindex(failing.stores, **options).run, FOREVER)
-        if failing.survives(run):
-            break
-        crashes += 1
-        shop.check()
-        shop.delete(1)
-        shop.upload(8)
-        shop.check()
-        shop.finish(shop.reindex(**options))
-        shop.check()
-        assert shop.lineage.current.encoder == (OTHER if encoder else SPACE)
-        _, manifest = shop.stores.registry.read(shop.lineage.current.scope)
-        assert len(manifest.shards) >= 3
-    assert crashes > 30
 
 
 def test_of_two_runners_one_wins_and_nothing_is_lost(shop):

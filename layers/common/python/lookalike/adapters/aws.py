@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -49,15 +51,27 @@ def credentials() -> Any:
     return _session().get_credentials().get_frozen_credentials()
 
 
+def ca_bundle() -> str | None:
+    """File of the certificates that the SDK is set up to trust; None for the usual ones."""
+    bundle: str | None = _sdk().get_config_variable("ca_bundle")
+    return bundle or os.environ.get("REQUESTS_CA_BUNDLE")
+
+
 @functools.cache
 def _session() -> Any:
-    return boto3.Session()
+    return boto3.Session(botocore_session=_sdk())
+
+
+@functools.cache
+def _sdk() -> Any:
+    return botocore.session.get_session()
 
 
 def forget_clients() -> None:
     """Make new clients at the next call, after the SDK's settings have changed."""
     client.cache_clear()
     _session.cache_clear()
+    _sdk.cache_clear()
 
 
 def error_code(error: ClientError) -> str:

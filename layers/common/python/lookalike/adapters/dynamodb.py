@@ -5,7 +5,6 @@ A record's fields that no key needs travel as one JSON text (``body``): docs/dec
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -51,12 +50,11 @@ class DynamoProducts:
 
     def put(self, product: Product) -> Product:
         """See `lookalike.core.ports.ProductTable`."""
-        body = encode_record(replace(product, revision=None))
-        revision = _revision(body)
-        item = _product_key(product.catalogue, product.product_id)
-        item |= {"revision": text(revision), "body": body}
-        self._table.call(
-            "PutItem", f"product {product.product_id}", Item=item, **unchanged(product.revision)
+        revision = self._table.put_revised(
+            f"product {product.product_id}",
+            _product_key(product.catalogue, product.product_id),
+            encode_record(replace(product, revision=None)),
+            product.revision,
         )
         return replace(product, revision=revision)
 
@@ -81,11 +79,6 @@ def _product_key(catalogue: str, product_id: str) -> Item:
 
 def _product(item: Item) -> Product:
     return replace(decode_record(item, Product), revision=item["revision"]["S"])
-
-
-def _revision(body: dict[str, str]) -> str:
-    """Named by content: if the same record comes back later, a decision made on it still stands."""
-    return hashlib.blake2b(body["S"].encode(), digest_size=12).hexdigest()
 
 
 class DynamoFailures:
@@ -155,11 +148,11 @@ class DynamoRegistry:
 
     def put_manifest(self, manifest: Manifest) -> Manifest:
         """See `lookalike.core.ports.Registry`."""
-        body = pack_record(replace(manifest, revision=None))
-        revision = _revision(body)
-        item = _manifest_key(manifest.scope) | {"revision": text(revision), "body": body}
-        self._table.call(
-            "PutItem", f"manifest of {manifest.scope}", Item=item, **unchanged(manifest.revision)
+        revision = self._table.put_revised(
+            f"manifest of {manifest.scope}",
+            _manifest_key(manifest.scope),
+            pack_record(replace(manifest, revision=None)),
+            manifest.revision,
         )
         return replace(manifest, revision=revision)
 
@@ -205,11 +198,11 @@ class DynamoLineages:
 
     def put(self, lineage: Lineage) -> Lineage:
         """See `lookalike.core.ports.LineageTable`."""
-        body = encode_record(replace(lineage, revision=None))
-        revision = _revision(body)
-        item = _lineage_key(lineage.catalogue) | {"revision": text(revision), "body": body}
-        self._table.call(
-            "PutItem", f"catalogue {lineage.catalogue}", Item=item, **unchanged(lineage.revision)
+        revision = self._table.put_revised(
+            f"catalogue {lineage.catalogue}",
+            _lineage_key(lineage.catalogue),
+            encode_record(replace(lineage, revision=None)),
+            lineage.revision,
         )
         return replace(lineage, revision=revision)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from lookalike.core.access import ApiKey
 from lookalike.core.errors import Conflict, too_large
 from lookalike.core.keys import catalogue_of
 from lookalike.core.ports import Clock
@@ -43,10 +45,16 @@ class MemoryObjectStore:
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Write as a client of the bucket would, with user metadata."""
-        etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        info = ObjectInfo(key, etag, len(body), self._clock(), content_type, dict(metadata or {}))
         with self._lock:
-            self._objects[key] = (info, body)
+            self._store(key, body, content_type, metadata or {})
+
+    def _store(
+        self, key: str, body: bytes, content_type: str, metadata: Mapping[str, str]
+    ) -> ObjectInfo:
+        etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        info = ObjectInfo(key, etag, len(body), self._clock(), content_type, dict(metadata))
+        self._objects[key] = (info, body)
+        return info
 
     def head(self, key: str) -> ObjectInfo | None:
         """See `lookalike.core.ports.ObjectStore`."""
@@ -75,10 +83,19 @@ class MemoryObjectStore:
         with self._lock:
             self._objects.pop(key, None)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def replace(self, key: str, body: bytes, content_type: str, etag: str | None) -> str:
         """See `lookalike.core.ports.ObjectStore`."""
-        for key in sorted(self._objects):
-            if key.startswith(prefix) and (found := self._objects.get(key)):
+        with self._lock:
+            found = self.head(key)
+            if (found.etag if found else None) != etag:
+                raise Conflict(f"{key} was changed meanwhile")
+            return self._store(key, body, content_type, {}).etag
+
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """See `lookalike.core.ports.ObjectStore`."""
+        for key in sorted(self._objects, key=str.encode):
+            behind = key.encode() > after.encode()
+            if key.startswith(prefix) and behind and (found := self._objects.get(key)):
                 yield replace(found[0], metadata={})
 
     def url(self, key: str, expires_s: int) -> str:
@@ -95,7 +112,6 @@ class MemoryProducts:
 
     def __init__(self) -> None:
         self._products: dict[tuple[str, str], Product] = {}
-        self._revision = 0
         self._lock = threading.Lock()
 
     def get_many(self, ids: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Product]:
@@ -105,22 +121,16 @@ class MemoryProducts:
     def put(self, product: Product) -> Product:
         """See `lookalike.core.ports.ProductTable`."""
         with self._lock:
-            self._check(product)
-            self._revision += 1
-            stored = replace(product, revision=str(self._revision))
-            self._products[product.catalogue, product.product_id] = stored
-            return stored
+            id_ = (product.catalogue, product.product_id)
+            return _put_unchanged(self._products, id_, product)
 
     def delete(self, product: Product) -> None:
         """See `lookalike.core.ports.ProductTable`."""
         with self._lock:
-            self._check(product)
+            stored = self._products.get((product.catalogue, product.product_id))
+            if (stored.revision if stored else None) != product.revision:
+                raise Conflict(f"product {product.product_id} was changed meanwhile")
             del self._products[product.catalogue, product.product_id]
-
-    def _check(self, product: Product) -> None:
-        stored = self._products.get((product.catalogue, product.product_id))
-        if (stored.revision if stored else None) != product.revision:
-            raise Conflict(f"product {product.product_id} was changed meanwhile")
 
     def page(self, catalogue: str, limit: int, after: str = "") -> tuple[list[Product], str | None]:
         """See `lookalike.core.ports.ProductTable`."""
@@ -223,16 +233,17 @@ class MemoryLineages:
         return [self._lineages[name] for name in sorted(self._lineages)]
 
 
-_Revised = TypeVar("_Revised", Manifest, Lineage)
+_Key = TypeVar("_Key")
+_Revised = TypeVar("_Revised", Product, Manifest, Lineage)
 
 
-def _put_unchanged(table: dict[str, _Revised], key: str, record: _Revised) -> _Revised:
+def _put_unchanged(table: dict[_Key, _Revised], key: _Key, record: _Revised) -> _Revised:
     """Write a record if the stored one has its revision, which content names as in DynamoDB."""
     stored = table.get(key)
-    if (stored.revision if stored else None) != record.revision:
-        raise Conflict(f"{key} was changed meanwhile")
     body = repr(replace(record, revision=None)).encode()
     revision = hashlib.blake2b(body, digest_size=12).hexdigest()
+    if (stored.revision if stored else None) not in {record.revision, revision}:
+        raise Conflict(f"{key} was changed meanwhile")
     table[key] = replace(record, revision=revision)
     return table[key]
 
@@ -278,12 +289,44 @@ class MemorySearchLog:
         return [item for item in newest if item.at > now - 24 * 3600][:limit]
 
 
+class MemoryApiKeys:
+    """API keys and their counts in dicts."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, ApiKey] = {}
+        self._used: Counter[tuple[str, int]] = Counter()
+        self._lock = threading.Lock()
+
+    def get(self, key_id: str) -> ApiKey | None:
+        """See `lookalike.core.ports.ApiKeyTable`."""
+        return self._keys.get(key_id)
+
+    def put(self, key: ApiKey) -> None:
+        """See `lookalike.core.ports.ApiKeyTable`."""
+        self._keys[key.key_id] = key
+
+    def all(self) -> list[ApiKey]:
+        """See `lookalike.core.ports.ApiKeyTable`."""
+        return [self._keys[key_id] for key_id in sorted(self._keys)]
+
+    def count(self, key_id: str, minute: int) -> int:
+        """See `lookalike.core.ports.ApiKeyTable`."""
+        with self._lock:
+            self._used[key_id, minute] += 1
+            return self._used[key_id, minute]
+
+
 class MemoryQueue:
     """The ingest queue as a list of message bodies."""
 
     def __init__(self) -> None:
         self.bodies: list[str] = []
 
-    def send_keys(self, keys: Sequence[str]) -> None:
+    def send_keys(self, keys: Sequence[str], *, write_again: bool = False) -> None:
         """See `lookalike.core.ports.Queue`."""
-        self.bodies.append(json.dumps({"keys": list(keys)}))
+        flag = {"write_again": True} if write_again else {}
+        self.bodies.append(json.dumps({"keys": list(keys), **flag}))
+
+    def backlog(self) -> int:
+        """See `lookalike.core.ports.Queue`."""
+        return sum(len(json.loads(body)["keys"]) for body in self.bodies)  # a message a key

@@ -8,22 +8,21 @@ every caller falls back to it. docs/decisions/0005-signed-requests.md has the fi
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
-from urllib.request import getproxies
 
 import urllib3
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.utils import get_environ_proxies
 
-from lookalike.adapters.aws import client, credentials
+from lookalike.adapters.aws import ca_bundle, client, credentials
 
 _TIMEOUT = urllib3.Timeout(connect=3, read=20)
 _DOTS = frozenset({".", ".."})
-_POOL = urllib3.PoolManager(maxsize=32, retries=False, timeout=_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,8 @@ class SignedRequests:
         self._region = meta.region_name
         self._endpoint = meta.endpoint_url.rstrip("/")
         self._host = urlsplit(self._endpoint).netloc
-        self._direct = not (getproxies() or os.environ.get("AWS_CA_BUNDLE"))
+        self._pool = connections(ca_bundle())
+        self._direct = urlsplit(self._endpoint).scheme not in get_environ_proxies(self._endpoint)
 
     def url(self, path: str, expires_s: int) -> str:
         """A presigned URL of an S3 object."""
@@ -71,7 +71,7 @@ class SignedRequests:
         """Send once; None when no whole answer came, or when this is not for us to send.
 
         That is a path with dotted segments, which urllib3 would resolve to another object, and any
-        request where a proxy or a certificate bundle is set up for the SDK.
+        request to an endpoint that a proxy is set up for.
 
         Parameters
         ----------
@@ -95,7 +95,7 @@ class SignedRequests:
         signer = S3SigV4Auth if self._service == "s3" else SigV4Auth
         signer(credentials(), self._service, self._region).add_auth(request)
         try:
-            answer = _POOL.request(
+            answer = self._pool.request(
                 method,
                 request.url,
                 headers=dict(request.headers.items()),
@@ -111,3 +111,9 @@ class SignedRequests:
         except urllib3.exceptions.HTTPError:
             return None
         return Answer(answer.status, answer.headers, data)
+
+
+@functools.cache
+def connections(ca_certs: str | None) -> urllib3.PoolManager:
+    """The process's connections to servers that these certificates vouch for."""
+    return urllib3.PoolManager(maxsize=32, retries=False, timeout=_TIMEOUT, ca_certs=ca_certs)

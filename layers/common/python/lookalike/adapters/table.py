@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import random
 import time
 import zlib
@@ -14,7 +15,7 @@ from botocore import xform_name
 
 from lookalike.adapters.aws import aws_errors, client
 from lookalike.adapters.signed import SignedRequests
-from lookalike.core.errors import Unavailable
+from lookalike.core.errors import Conflict, Unavailable
 
 Item = dict[str, dict[str, str]]
 Record = TypeVar("Record")
@@ -93,6 +94,31 @@ class Table:
         with aws_errors(what or self.name):
             found = getattr(client("dynamodb"), xform_name(operation))(**parameters)
         return found
+
+    def put_revised(self, what: str, key: Item, body: dict[str, str], before: str | None) -> str:
+        """Write a body if the stored item still has revision ``before``; give the new revision.
+
+        A revision is named by the content: if the same record comes back later, a decision made on
+        it still stands. And a write that is sent again, since its answer was lost, finds itself.
+
+        Raises
+        ------
+        Conflict
+            Somebody else wrote, created or deleted the item meanwhile.
+        """
+        revision = hashlib.blake2b(body["S"].encode(), digest_size=12).hexdigest()
+        try:
+            self.call(
+                "PutItem",
+                what,
+                Item=key | {"revision": text(revision), "body": body},
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **unchanged(before),
+            )
+        except Conflict as conflict:
+            if _stored(conflict).get("revision") != text(revision):
+                raise
+        return revision
 
     def get(self, key: Item) -> Item | None:
         """One item; None when there is none."""
@@ -201,5 +227,12 @@ class Table:
         return items, items[-1][sort]["S"] if more and items else None
 
 
+def _stored(conflict: Conflict) -> Item:
+    """What a write found whose condition does not hold."""
+    response = getattr(conflict.__cause__, "response", {})
+    item: Item = response.get("Item", {})
+    return item
+
+
 def _pause(attempt: int) -> None:
-    time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)
+    time.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**attempt)  # nosec B311  # no secret

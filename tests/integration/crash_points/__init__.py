@@ -1,0 +1,1 @@
+"""Use cases that are stopped at every call to the cloud, and what must hold in the end."""
