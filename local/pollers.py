@@ -51,6 +51,7 @@ class Poller:
         self._report = report
         self._slots = asyncio.Semaphore(pool.max_workers)
         self._batches: set[asyncio.Task[None]] = set()
+        self._was_cut_off = False
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -62,6 +63,7 @@ class Poller:
                 messages = await self._gather()
             except SqsError as error:
                 self._report(f"polling {self._source.queue_name}: {error}")
+                self._was_cut_off = True
                 self._slots.release()
                 await asyncio.sleep(_RECONNECT_S)
                 continue
@@ -81,17 +83,29 @@ class Poller:
                 self._report(f"polling {self._source.queue_name}: {error}")
                 await asyncio.sleep(_RECONNECT_S)
 
+    async def _take_back(self) -> None:
+        """What was in flight when the queue did not answer comes again now, not in minutes.
+
+        That is what it gave out in an answer that was lost, or what could not be deleted.
+        """
+        await asyncio.gather(*self._batches, return_exceptions=True)
+        self._was_cut_off = False
+        await self._release()
+
     def _done(self, batch: asyncio.Task[None]) -> None:
         self._batches.discard(batch)
         self._slots.release()
         if not batch.cancelled() and (error := batch.exception()):
             self._report(f"delivering from {self._source.queue_name}: {error!r}")
+            self._was_cut_off = True
 
     async def _gather(self) -> list[Message]:
         """One batch: what is there at once, or with a window what arrives within it."""
         source = self._source
         messages: list[Message] = []
         while not messages:
+            if self._was_cut_off:
+                await self._take_back()
             messages = await self._queue.receive(min(source.batch_size, MAX_BATCH), LONG_POLL_S)
         loop = asyncio.get_running_loop()
         closes = loop.time() + source.window_s

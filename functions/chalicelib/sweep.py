@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from chalice.app import Blueprint, CloudWatchEvent, Rate
 
-from chalicelib.log import logger
+from chalicelib.log import log_invocations
+from chalicelib.metrics import measure
 from lookalike import wiring
 
 STOP_BEFORE_TIMEOUT_S = 10.0
@@ -16,11 +17,18 @@ blueprint = Blueprint(__name__)
 
 
 @blueprint.schedule(Rate(15, unit=Rate.MINUTES), name="sweep")
+@log_invocations
 def sweep(event: CloudWatchEvent) -> object:
-    """Compare bucket and records; give the report."""
+    """Go on with the sweep; give the report.
+
+    The event's detail may hold ``mode`` (see `lookalike.services.sweep`) and ``within_s``, seconds.
+    """
     context: Any = event.context  # Lambda's, which Chalice calls a dict
-    left_s = context.get_remaining_time_in_millis() / 1000
-    report = wiring.services().sweep.run(time.time() + left_s - STOP_BEFORE_TIMEOUT_S)
+    detail = event.detail or {}
+    left_s = context.get_remaining_time_in_millis() / 1000 - STOP_BEFORE_TIMEOUT_S
+    deadline = time.time() + min(left_s, detail.get("within_s", left_s))
+    report = wiring.services().sweep.run(deadline, detail.get("mode", ""))
     answer = msgspec.to_builtins(report)
-    logger.info("swept", report=answer)
+    metrics = {"SweepAskedAgain": report.queued, "RunFinished": int(report.finished)}
+    measure("swept", metrics, report=answer)
     return answer

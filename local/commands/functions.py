@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,36 +12,72 @@ import click
 
 from local.commands.connection import connect, data_dir_option, json_option
 from local.commands.exits import FAILED, Failed, Unreachable, WrongUse
-from local.commands.terminal import plain, print_json
+from local.commands.terminal import console, plain, print_json
+
+_SWEEP_STEP_S = 5.0
 
 
 @click.command()
 @data_dir_option
 @json_option
 def sweep(data_dir: Path | None, as_json: bool) -> None:
-    """Index what was missed, delete leftovers.
+    """Index what was missed, mend the index, delete leftovers.
 
-    Bucket and records are compared, and what differs is queued. Thumbnails and feature maps of
-    photos that are gone are deleted, and searches that have expired. Lookalike does this by itself
-    every now and then.
+    Bucket, records and index are compared, and what differs is queued, no faster than it is worked
+    off. Thumbnails and feature maps of photos that are gone are deleted, and searches that have
+    expired. Lookalike does this by itself every now and then. Ctrl-C stops the command; what is
+    left is done by the next sweep that Lookalike does.
     """
-    report = run_function(data_dir, "Sweep")
+    total: dict[str, Any] = {}
+    with _progress(visible=not as_json) as show:
+        mode = "anew"
+        while not total.get("finished"):
+            report = run_function(
+                data_dir, "Sweep", {"mode": mode, "within_s": _SWEEP_STEP_S}, notes_wait=not total
+            )
+            mode = "go-on"
+            total = _added(total, report)
+            show(_sweeping(total))
     if as_json:
-        print_json(report)
-    else:
-        click.echo(
-            f"{report['objects']:,} objects and {report['products']:,} products compared; "
-            f"{report['queued']:,} differ and were queued."
-        )
-        click.echo(
-            f"{report['deleted_thumbnails']:,} thumbnails and {report['deleted_maps']:,} feature "
-            f"maps that nothing needs deleted, {report['deleted_queries']:,} searches and "
-            f"{report['deleted_explanations']:,} explanations that have expired."
-        )
-        if not report["finished"]:
-            click.echo("Time ran out before the end; the next sweep starts over.")
-    if not report["finished"]:
-        raise click.exceptions.Exit(FAILED)
+        print_json(total)
+        return
+    click.echo(
+        f"{total['objects']:,} objects and {total['products']:,} products compared; "
+        f"{total['queued']:,} differ and were queued"
+        + (f", {total['lost']:,} of them missing in the index." if total["lost"] else ".")
+    )
+    click.echo(
+        f"{total['deleted_thumbnails']:,} thumbnails and {total['deleted_maps']:,} feature "
+        f"maps that nothing needs deleted, {total['deleted_queries']:,} searches and "
+        f"{total['deleted_explanations']:,} explanations that have expired."
+    )
+
+
+def _added(total: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
+    """Sum of what was counted, and otherwise what was said last."""
+    return {
+        name: total.get(name, 0) + value if type(value) is int else value
+        for name, value in report.items()
+    }
+
+
+def _sweeping(total: dict[str, Any]) -> str:
+    doing = "comparing" if total["phase"] in {"objects", "products", "index"} else "tidying"
+    return (
+        f"{doing} {total['phase']}: {total['objects']:,} objects and {total['products']:,} "
+        f"products seen, {total['queued']:,} queued"
+    )
+
+
+@contextmanager
+def _progress(*, visible: bool) -> Iterator[Callable[[str], None]]:
+    """A line that says how far it is, on a terminal."""
+    shown = console(stderr=True)
+    if not (visible and shown.is_terminal):
+        yield lambda text: None
+        return
+    with shown.status("comparing") as status:
+        yield status.update
 
 
 @click.command()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 
-from lookalike.adapters.failing import FailingStores
 from lookalike.core.errors import InvalidRequest, NotFound, Unavailable, Unindexable
 from lookalike.core.filters import parse_filter
 from lookalike.core.ports import Stores
 from lookalike.core.types import Counts
 from lookalike.http.problems import problem_answer, problem_of
+from lookalike.services.failures import GivingUp
 from lookalike.services.search_request import QueryInput, SearchRequest
 from lookalike.settings import Settings
 from lookalike.wiring import Services, build_services
@@ -313,54 +313,6 @@ def test_the_sweep_finds_what_no_event_told_of(system, photo):
     assert system.sweep.run(deadline=float("inf")).queued == 0
 
 
-@pytest.mark.parametrize("effective", [False, True])
-def test_a_crash_at_every_call_is_finished_by_the_redelivery(build, fresh_stores, photo, effective):
-    """A new view, an overwrite, a document, a bad file and a deletion, stopped at call k."""
-    keys = ["shop/a.jpg", "shop/b/x.jpg", "shop/b/product.json", "shop/bad.jpg", "shop/gone.jpg"]
-    for k in itertools.count(1):
-        stores = fresh_stores()
-        system = build(stores)
-        upload(system, {"shop/a.jpg": photo(0), "shop/gone.jpg": photo(9)})
-        images = stores.images
-        images.put_object("shop/a.jpg", photo(1))
-        images.put_object("shop/b/x.jpg", photo(2))
-        images.put_object("shop/b/product.json", b'{"title": "B"}')
-        images.put_object("shop/bad.jpg", b"bad")
-        images.delete("shop/gone.jpg")
-        failing = FailingStores(stores, k, effective=effective)
-        if failing.survives(partial(build(failing.stores).ingest.reconcile, keys)):
-            break
-        assert build(stores).ingest.reconcile(keys) == {}
-        assert sorted(search(system, photo(1))) == ["a", "b"], k
-        assert search(system, photo(1))[0] == "a"
-        assert search(system, photo(2))[0] == "b"
-        assert list(stores.failures.get_many(keys)) == ["shop/bad.jpg"]
-        system.sweep.run(deadline=float("inf"))
-        counts = stores.counts.all()["shop"]
-        assert (counts.products, counts.views, counts.failures) == (2, 2, 1)
-    assert k > 20
-
-
-def test_an_unreachable_store_asks_for_the_keys_again(build, fresh_stores, photo):
-    """Whichever call answers "unavailable": nothing is lost, nothing is half done."""
-
-    def unavailable() -> None:
-        raise Unavailable("the table is throttled")
-
-    keys = ["shop/a.jpg", "shop/b.jpg"]
-    for k in itertools.count(1):
-        stores = fresh_stores()
-        for number, key in enumerate(keys):
-            stores.images.put_object(key, photo(number))
-        failing = FailingStores(stores, k, unavailable)
-        again = build(failing.stores).ingest.reconcile(keys)
-        if failing.calls < k:
-            break
-        assert again and again.keys() <= set(keys)
-        assert build(stores).ingest.reconcile(list(again)) == {}
-        assert search(build(stores), photo(1)) == ["b", "a"]
-
-
 def test_any_order_and_repetition_of_events_ends_in_the_same_state(build, fresh_stores, photo):
     keys = [f"shop/p{seed}.jpg" for seed in range(5)] + ["shop/p0/product.json"]
     for seed in range(4):
@@ -439,7 +391,8 @@ def test_deletions_and_bad_files_make_no_catalogue_but_their_failures_are_seen(s
 def test_giving_up_files_a_failure_unless_the_photo_is_searchable(system, photo):
     upload(system, {"shop/a.jpg": photo(0)})
     system.stores.images.put_object("shop/b.jpg", photo(1))
-    system.ingest.give_up(["shop/a.jpg", "shop/b.jpg", "shop/gone.jpg"])
+    giving_up = GivingUp(system.stores, time.time)
+    giving_up.file(["shop/a.jpg", "shop/b.jpg", "shop/gone.jpg"])
     failures, _ = system.stores.failures.page("shop", 10)
     assert [(item.key, item.reason) for item in failures] == [("shop/b.jpg", "gave-up")]
     assert system.ingest.reconcile(["shop/b.jpg"]) == {}
@@ -560,7 +513,7 @@ def test_an_object_that_cannot_be_read_is_tried_again_alone(system, photo):
         images.put_object(key, photo(number))
     assert list(system.ingest.reconcile(keys)) == ["shop/poison.jpg"]
     assert sorted(search(system, photo(0))) == ["a", "poison"]
-    system.ingest.give_up(["shop/poison.jpg"])
+    GivingUp(system.stores, time.time).file(["shop/poison.jpg"])
     assert [item.key for item in system.stores.failures.page("shop", 10)[0]] == ["shop/poison.jpg"]
     assert system.sweep.run(deadline=float("inf")).queued == 0
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 from urllib.parse import unquote_plus
 
 import msgspec
+
+from lookalike.core.types import Delivered
 
 
 class ItemFailure(TypedDict):
@@ -24,11 +26,19 @@ class BatchResponse(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that was understood; if it ``is_last``, a failure makes it a dead letter."""
+    """A message that was understood; if it ``is_last``, a failure makes it a dead letter.
+
+    ``sent_at`` is in epoch seconds. ``uploads`` are the S3 request ids of what its keys tell of, as
+    far as they are known. With ``write_again`` rows are to be written though nothing has changed.
+    """
 
     message_id: str
     keys: tuple[str, ...]
+    receives: int
     is_last: bool
+    sent_at: float
+    uploads: Mapping[str, str]
+    write_again: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +57,23 @@ class Batch:
     unreadable: tuple[Unreadable, ...]
 
     @property
-    def keys(self) -> list[str]:
-        """Every key once, in the order in which messages name them."""
-        return list(dict.fromkeys(key for message in self.messages for key in message.keys))
+    def delivered(self) -> list[Delivered]:
+        """Every key once, in the order in which messages name them; what any says counts."""
+        found: dict[str, Delivered] = {}
+        for message in self.messages:
+            for key in message.keys:
+                known = found.get(key, Delivered(key))
+                found[key] = Delivered(
+                    key,
+                    max(known.receives, message.receives),
+                    known.is_last or message.is_last,
+                    known.write_again or message.write_again,
+                )
+        return list(found.values())
 
-    @property
-    def last_chances(self) -> list[str]:
-        """Keys of messages that will not be delivered again, each once."""
-        last = (message.keys for message in self.messages if message.is_last)
-        return list(dict.fromkeys(key for keys in last for key in keys))
+    def message_of(self, key: str) -> Message:
+        """The last message that names a key: of several, it tells of the object as it is."""
+        return next(message for message in reversed(self.messages) if key in message.keys)
 
     def failed(self, keys: Collection[str]) -> list[str]:
         """Ids of the messages that name any of ``keys``, and of those that were not understood."""
@@ -78,12 +96,23 @@ def read_batch(event: Mapping[str, Any], max_receives: int) -> Batch:
     for record in event["Records"]:
         message_id = record["messageId"]
         try:
-            keys = tuple(keys_of(record["body"]))
+            hint = read_hint(record["body"])
         except ValueError as error:
             unreadable.append(Unreadable(message_id, str(error)))
             continue
-        receives = int(record.get("attributes", {}).get("ApproximateReceiveCount", 1))
-        messages.append(Message(message_id, keys, receives >= max_receives))
+        attributes = record["attributes"]
+        receives = int(attributes["ApproximateReceiveCount"])
+        messages.append(
+            Message(
+                message_id,
+                hint.keys,
+                receives,
+                receives >= max_receives,
+                int(attributes["SentTimestamp"]) / 1000,
+                hint.uploads,
+                hint.write_again,
+            )
+        )
     return Batch(tuple(messages), tuple(unreadable))
 
 
@@ -92,14 +121,23 @@ def batch_response(message_ids: Iterable[str]) -> BatchResponse:
     return {"batchItemFailures": [{"itemIdentifier": item} for item in message_ids]}
 
 
-def keys_of(body: str) -> list[str]:
-    """The object keys that one message names.
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What one message says: object keys, the S3 request ids of their uploads, what is asked."""
+
+    keys: tuple[str, ...]
+    uploads: Mapping[str, str] = field(default_factory=dict)
+    write_again: bool = False
+
+
+def read_hint(body: str) -> Hint:
+    """Read one message.
 
     Parameters
     ----------
     body
         An S3 event (its keys are URL-encoded, as S3 sends them), S3's test event (no keys), or
-        ``{"keys": [...]}`` as Lookalike itself sends.
+        ``{"keys": [...]}`` as Lookalike itself sends, perhaps with ``"write_again": true``.
 
     Raises
     ------
@@ -113,12 +151,13 @@ def keys_of(body: str) -> list[str]:
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object was expected, not {type(value).__name__}")
     if value.get("Event") == "s3:TestEvent":
-        return []
+        return Hint(())
     if isinstance(value.get("Records"), list):
-        return [_key_of(record) for record in value["Records"]]
+        named = [(_key_of(record), _request_of(record)) for record in value["Records"]]
+        return Hint(tuple(key for key, _ in named), {key: id_ for key, id_ in named if id_})
     keys = value.get("keys")
     if isinstance(keys, list) and all(isinstance(key, str) and key for key in keys):
-        return keys
+        return Hint(tuple(keys), write_again=value.get("write_again") is True)
     raise ValueError(f"neither an S3 event nor a list of keys; it has {sorted(value)[:10]}")
 
 
@@ -131,3 +170,10 @@ def _key_of(record: object) -> str:
         raise ValueError("a record of the event names no object")
     # Strict, since a replaced character would name another object.
     return unquote_plus(key, errors="strict")
+
+
+def _request_of(record: dict[str, Any]) -> str:
+    """The id of the S3 request that an event tells of; empty when it does not say."""
+    elements = record.get("responseElements")
+    found = elements.get("x-amz-request-id") if isinstance(elements, dict) else None
+    return found if isinstance(found, str) else ""

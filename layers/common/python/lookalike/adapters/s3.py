@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from lookalike.adapters.aws import aws_errors, client, error_code, is_not_found
 from lookalike.adapters.signed import SignedRequests
-from lookalike.core.errors import too_large
+from lookalike.core.errors import Conflict, too_large
 from lookalike.core.types import ObjectInfo
 
 _METADATA = "x-amz-meta-"
@@ -105,10 +105,24 @@ class S3ObjectStore:
         with aws_errors(f"deleting {key}"):
             self._s3.delete_object(Bucket=self.bucket, Key=key)
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+    def replace(self, key: str, body: bytes, content_type: str, etag: str | None) -> str:
+        """See `lookalike.core.ports.ObjectStore`."""
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": f'"{etag}"'}
+        with aws_errors(f"writing {key}"):
+            try:
+                answer = self._s3.put_object(
+                    Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, **condition
+                )
+            except ClientError as error:
+                if is_not_found(error):  # S3 says so of If-Match without an object
+                    raise Conflict(f"{key} was deleted meanwhile") from error
+                raise
+        return str(answer["ETag"]).strip('"')
+
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         """See `lookalike.core.ports.ObjectStore`."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=prefix
+            Bucket=self.bucket, Prefix=prefix, StartAfter=after
         )
         with aws_errors(f"listing {prefix or self.bucket}"):
             for page in pages:
@@ -129,10 +143,13 @@ class S3ObjectStore:
 
     def upload_form(self, key: str, max_bytes: int, expires_s: int) -> tuple[str, dict[str, str]]:
         """See `lookalike.core.ports.ObjectStore`."""
+        # The one type that no browser shows, whatever the bytes are.
+        type_ = {"Content-Type": "application/octet-stream"}
         form = self._s3.generate_presigned_post(
             self.bucket,
             key,
-            Conditions=[["content-length-range", 1, max_bytes]],
+            Fields=type_,
+            Conditions=[["content-length-range", 1, max_bytes], type_],
             ExpiresIn=expires_s,
         )
         return form["url"], form["fields"]

@@ -32,11 +32,14 @@ class OutOfTime(Exception):
 class KeySet:
     """Object keys, at 8 bytes each: a hash stands for a key, whatever it holds.
 
-    A sweep over 2 million photos with a map each holds 77 MB in all (measured).
+    Parameters
+    ----------
+    stored
+        What `to_bytes` gave.
     """
 
-    def __init__(self) -> None:
-        self._hashes = array("Q")
+    def __init__(self, stored: bytes = b"") -> None:
+        self._hashes = array("Q", stored)
         self._sorted = True
 
     def add(self, key: str) -> None:
@@ -52,6 +55,12 @@ class KeySet:
         place = bisect_left(self._hashes, wanted)
         return place < len(self._hashes) and self._hashes[place] == wanted
 
+    def to_bytes(self) -> bytes:
+        """The set, each key once."""
+        hashes: bytes = np.unique(np.frombuffer(self._hashes, dtype=np.uint64)).tobytes()
+        self._hashes, self._sorted = array("Q", hashes), True
+        return hashes
+
 
 class Needed:
     """Which thumbnails and maps are to stay.
@@ -60,11 +69,13 @@ class Needed:
     ----------
     lineages
         Every catalogue's generations: maps are needed in the spaces of those.
+    names
+        What is known to stay; grows.
     """
 
-    def __init__(self, lineages: Iterable[Lineage]) -> None:
+    def __init__(self, lineages: Iterable[Lineage], names: KeySet) -> None:
         self._spaces = {item.catalogue: _spaces(item) for item in lineages}
-        self._names = KeySet()
+        self._names = names
 
     def add_object(self, info: ObjectInfo) -> None:
         """A photo that the bucket holds may be about to get a record."""
@@ -109,10 +120,11 @@ class DerivedFiles:
         folder: str,
         doomed: Callable[[ObjectInfo], bool],
         deadline: float,
+        after: str = "",
         *,
         in_order: bool = False,
-    ) -> Iterator[int]:
-        """Delete what is doomed; gives how many, page by page.
+    ) -> Iterator[tuple[str, int]]:
+        """Delete what is doomed; gives page by page where to go on after it, and how many.
 
         Parameters
         ----------
@@ -122,23 +134,25 @@ class DerivedFiles:
             Says of an object whether it goes.
         deadline
             Epoch seconds.
+        after
+            Name to go on behind.
         in_order
             By their names what goes comes first: the listing ends soon after what stays begins.
 
         Raises
         ------
         OutOfTime
-            The deadline has passed; what was counted until then is deleted.
+            The deadline has passed, at least one page being done.
         """
-        listing = self._index.list(f"{folder}/")
+        listing = self._index.list(f"{folder}/", after)
         while page := list(islice(listing, _PAGE)):
-            if self._clock() > deadline:
-                raise OutOfTime
             keys = [info.key for info in page if doomed(info)]
             list(self._pool.map(self._index.delete, keys))
-            yield len(keys)
+            yield page[-1].key, len(keys)
             if in_order and len(keys) < len(page):
                 return
+            if self._clock() > deadline:
+                raise OutOfTime
 
 
 def _hash(key: str) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
@@ -46,14 +46,13 @@ from lookalike.core.types import (
 from lookalike.services.append import append_rows
 from lookalike.services.failures import file_failure
 from lookalike.services.feature_maps import MAP_TYPE
-from lookalike.services.ingest_pass import Pass, ProductId
+from lookalike.services.ingest_pass import Filed, Pass, ProductId, Report, ignore
 from lookalike.services.observe import Observer
 
 logger = logging.getLogger(__name__)
 
 _MAX_PASSES = 8
 _KEYS_AT_ONCE = 10  # so many files, of the largest size admitted, are in memory together
-_GAVE_UP = "gave-up"
 
 
 class Ingest:
@@ -91,8 +90,23 @@ class Ingest:
         self._pool = pool
         self._clock = clock
 
-    def reconcile(self, keys: Sequence[str]) -> dict[str, Retry]:
+    def reconcile(
+        self,
+        keys: Sequence[str],
+        *,
+        write_again: Collection[str] = (),
+        report: Report = ignore,
+    ) -> dict[str, Retry]:
         """Make records and index agree with the bucket for these object keys.
+
+        Parameters
+        ----------
+        keys
+            Object keys.
+        write_again
+            Those whose row is written even if nothing has changed: the index has lost it.
+        report
+            Told of each photo that became searchable and of each failure that was filed.
 
         Returns
         -------
@@ -103,12 +117,15 @@ class Ingest:
         wanted = [key for key in dict.fromkeys(keys) if not key.endswith("/")]
         failed: dict[str, Retry] = {}
         for start in range(0, len(wanted), _KEYS_AT_ONCE):
-            failed.update(self._reconcile_few(wanted[start : start + _KEYS_AT_ONCE]))
+            few = wanted[start : start + _KEYS_AT_ONCE]
+            failed.update(self._reconcile_few(few, write_again, report))
         return failed
 
-    def _reconcile_few(self, wanted: list[str]) -> dict[str, Retry]:
+    def _reconcile_few(
+        self, wanted: list[str], write_again: Collection[str], report: Report
+    ) -> dict[str, Retry]:
         try:
-            return self._reconcile(wanted)
+            return self._reconcile(wanted, write_again, report)
         except Retry as error:
             return dict.fromkeys(wanted, error)
         except Exception as error:
@@ -117,54 +134,25 @@ class Ingest:
                 return {wanted[0]: Unavailable(f"indexing failed: {error!r}")}
             # One object that meets a defect must not take its neighbours along.
             logger.exception("a batch of %d failed; trying each alone", len(wanted))
-            alone = (self._reconcile_few([key]) for key in wanted)
+            alone = (self._reconcile_few([key], write_again, report) for key in wanted)
             return {key: error for failed in alone for key, error in failed.items()}
 
-    def give_up(self, keys: Sequence[str]) -> None:
-        """File failures for keys whose message will not be delivered again.
-
-        To be called before the last try, so that one that kills the process leaves them behind; a
-        try that succeeds deletes them.
-        """
-        if not keys:
-            return
-        known = self._stores.failures.get_many(keys)
-        ids = {
-            key: (item.catalogue, item.product_id)
-            for key, item in self._observer.parse(keys).items()
-        }
-        products = self._stores.products.get_many(ids.values())
-        for key in keys:
-            # Listed, not read: what keeps failing may be the reading.
-            info = next(iter(self._stores.images.list(key)), None)
-            product = products.get(ids[key]) if key in ids else None
-            live = product.views.get(key) if product else None
-            if info is None or info.key != key or (live is not None and live.etag == info.etag):
-                continue
-            refused = Refused(
-                info.etag,
-                info.last_modified,
-                _GAVE_UP,
-                "Indexing kept failing, though nothing is known to be wrong with the file; try it "
-                "again with `lookalike failures retry`. The cause is in the embed function's log.",
-            )
-            change = file_failure(
-                self._stores.failures, key, refused, known.get(key), self._clock()
-            )
-            self._stores.counts.add(catalogue_of(key), change)
-
-    def _reconcile(self, keys: Sequence[str]) -> dict[str, Retry]:
+    def _reconcile(
+        self, keys: Sequence[str], write_again: Collection[str], report: Report
+    ) -> dict[str, Retry]:
         postponed: dict[str, Retry] = {}
         for _ in range(_MAX_PASSES):
             if not keys:
                 return postponed
-            state = self._observe(keys)
+            state = self._observe(keys, write_again)
             for product_id in state.keys_of:
                 self._decide(state, product_id)
             self._embed(state)
             self._commit_rows(state)
             self._commit_products(state)
             self._commit_failures(state)
+            for outcome in state.outcomes:
+                report(outcome)
             for catalogue, change in state.changes.items():
                 if change != Counts():
                     self._stores.counts.add(catalogue, change)
@@ -174,9 +162,18 @@ class Ingest:
                     postponed[key] = observation.error
             keys = sorted(state.again)
         changing = Conflict("the object kept changing while it was indexed")
-        return postponed | dict.fromkeys(keys, changing)
+        return postponed | dict.fromkeys(self._unsettled(keys), changing)
 
-    def _observe(self, keys: Sequence[str]) -> Pass:
+    def _unsettled(self, keys: Sequence[str]) -> list[str]:
+        """Keys for which there is still something to do: those that won may have done it."""
+        if not keys:
+            return []
+        state = self._observe(keys)
+        for product_id in state.keys_of:
+            self._decide(state, product_id)
+        return [key for product_id in state.after for key in state.keys_of[product_id]]
+
+    def _observe(self, keys: Sequence[str], write_again: Collection[str] = ()) -> Pass:
         """Read records, then objects: whatever is written after this shows as a lost race."""
         parsed = self._observer.parse(keys)
         product_of = {key: (item.catalogue, item.product_id) for key, item in parsed.items()}
@@ -200,7 +197,7 @@ class Ingest:
             views.update(product.views)
         state.seen = self._observer.observe(
             keys,
-            views={key: views[key] for key in keys if key in views},
+            views={key: views[key] for key in keys if key in views and key not in write_again},
             documents={
                 key: before[product_of[key]].document
                 for key, item in parsed.items()
@@ -360,6 +357,7 @@ class Ingest:
             if flipped:
                 change = count_change(state.before[product_id], state.after[product_id])
                 state.changes[product_id[0]] += change
+                state.note_searchable(product_id, self._clock())
             else:
                 state.again_later(product_id)
 
@@ -371,6 +369,7 @@ class Ingest:
             change = Counts()
             if isinstance(observation, Refused):
                 change = file_failure(self._stores.failures, key, observation, known, self._clock())
+                state.outcomes.append(Filed(key, observation.reason))
             elif known is not None and self._stores.failures.delete(key):
                 change = Counts(failures=-1)
             state.changes[catalogue_of(key)] += change

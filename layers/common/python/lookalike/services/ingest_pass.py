@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -19,6 +20,30 @@ from lookalike.services.segments import read_segment, row_of
 logger = logging.getLogger(__name__)
 
 ProductId = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Searchable:
+    """A photo became searchable, so many seconds after it was written to the bucket."""
+
+    key: str
+    freshness_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """A failure was filed."""
+
+    key: str
+    reason: str
+
+
+Outcome = Searchable | Filed
+Report = Callable[[Outcome], None]
+
+
+def ignore(_: Outcome) -> None:
+    """Tell nobody."""
 
 
 @dataclass(slots=True)
@@ -42,6 +67,7 @@ class Pass:
     segments: dict[tuple[str, str], Segment | None] = field(default_factory=dict)
     again: set[str] = field(default_factory=set)
     changes: defaultdict[str, Counts] = field(default_factory=lambda: defaultdict(Counts))
+    outcomes: list[Outcome] = field(default_factory=list)
 
     def spaces(self, catalogue: str) -> list[str]:
         """Embedding spaces that a catalogue's rows are needed in, the current one first."""
@@ -89,6 +115,13 @@ class Pass:
                 found[key][space] = embedding
         complete = {key: item for key, item in found.items() if len(item) == len(spaces)}
         self.embeddings.update(complete)
+
+    def note_searchable(self, product_id: ProductId, now: float) -> None:
+        """Note which photos of a product whose record was written are new in it."""
+        before = self.before[product_id].views
+        for key, view in self.after[product_id].views.items():
+            if key not in before or before[key].etag != view.etag:
+                self.outcomes.append(Searchable(key, now - view.last_modified))
 
     def again_later(self, product_id: ProductId) -> None:
         """Leave a product to the next pass."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from lookalike.core.base_layout import key_hash
 from lookalike.core.compaction import live_entries, searched_rows, swapped
@@ -25,6 +24,7 @@ from lookalike.core.ports import Clock, Stores
 from lookalike.core.segment import Float32
 from lookalike.core.types import Generation, Manifest, Product, Run, SegmentEntry, Shard, View
 from lookalike.services.bring_over import Brought, PhotoReader
+from lookalike.services.raw_files import Hashes, RawFiles, hashed, raw_files
 from lookalike.services.raw_rows import RowReader, live_versions
 
 logger = logging.getLogger(__name__)
@@ -35,13 +35,10 @@ BATCH_VIEWS = 100
 _PAGE = 50  # products of a batch
 _CHECKED_PAGE = 1000  # products whose records are read at once
 _CHECKING_SHARE = 1 / 3  # of the time that is left; the rest is for raw files and photos
-_FILES_AT_ONCE = 8  # raw files, of the largest size, that are in memory together
 _SAMPLED_ROWS = 4 * MAX_FITTED_ROWS  # rows of the files that a sample is drawn from
 _SEED = 0
 _SHORT_COPY_S = 1.0  # settings without any grace, of tests, get by with it
 _FILE_TYPE = "application/octet-stream"
-
-Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +190,11 @@ class NewGeneration:
         now = self._clock()
         # Records first: the rows of a record were appended before it was written.
         live, last = self._live(after, now + (deadline - now) * _CHECKING_SHARE)
-        here, unreadable = self._hashes(deadline)
+        here, files = self._here(deadline)
         if here is None:
             return Progress(Brought(), after)
-        if unreadable:
-            self._let_go(unreadable)
+        if files.unreadable:
+            files.let_go(files.unreadable, self._clock())
             if after:  # what was compared before may have been in there
                 return Progress(Brought(), "")
         missing = {int(item) for item in np.setdiff1d(live, here)}
@@ -232,24 +229,6 @@ class NewGeneration:
             after = batch.after
         return Progress(brought, last)
 
-    def _let_go(self, unreadable: set[str]) -> None:
-        """Name files that cannot be read no longer: whatever counts in them is missing then."""
-        entries, manifest = self._stores.registry.read(self._generation.scope)
-        catalogue = self._generation.catalogue
-
-        def readable(runs: tuple[Run, ...]) -> tuple[Run, ...]:
-            return tuple(r for r in runs if segment_key(catalogue, r.digest) not in unreadable)
-
-        shards = [
-            Shard(shard.base, readable(shard.covered), readable(shard.fresh))
-            for shard in manifest.shards
-        ]
-        merged = [e for e in entries if segment_key(catalogue, e.digest) in unreadable]
-        logger.warning("%s goes on without %s", manifest.scope, ", ".join(sorted(unreadable)))
-        self._stores.registry.put_manifest(
-            swapped(manifest, self._clock(), shards=shards, merged=merged)
-        )
-
     def _live(self, after: str, until: float) -> tuple[Hashes, str | None]:
         """Hashes of live views of products behind ``after``, and where it stopped (None: the end).
 
@@ -259,32 +238,24 @@ class NewGeneration:
         last: str | None = after
         while last is not None and (not found or self._clock() < until):
             page, last = self._stores.products.page(self._generation.catalogue, _CHECKED_PAGE, last)
-            found.append(_hashed(live_versions(page).items()))
+            found.append(hashed(live_versions(page).items()))
         return np.concatenate(found), last
 
-    def _hashes(self, deadline: float) -> tuple[Hashes | None, set[str]]:
-        """Hashes of the (key, version) of every raw row that can be read, and what cannot.
+    def _here(self, deadline: float) -> tuple[Hashes | None, RawFiles]:
+        """Hashes of every row that can be read, and the files that they are in.
 
         None when the deadline comes first.
         """
-        entries, manifest = self._stores.registry.read(self._generation.scope)
-        reader = RowReader(self._stores, self._generation, manifest)
-
-        def read(file: tuple[str, int]) -> Hashes:
-            segment = reader.read(file[0])
-            rows = zip(segment.keys, segment.versions, strict=True) if segment else ()
-            return _hashed(rows)
-
-        files = _raw_files(manifest, entries)
+        files = RawFiles(self._stores, self._generation, self._pool)
         found = [np.empty(0, np.uint64)]
-        for start in range(0, len(files), _FILES_AT_ONCE):
+        for hashes in files.hashes():
             if self._clock() >= deadline:
-                return None, set()
-            found += self._pool.map(read, files[start : start + _FILES_AT_ONCE])
-        return np.concatenate(found), reader.unreadable
+                return None, files
+            found.append(hashes)
+        return np.concatenate(found), files
 
     def _needs_shards(self, manifest: Manifest, entries: list[SegmentEntry], rows: int) -> bool:
-        files = _raw_files(manifest, entries)
+        files = raw_files(manifest, entries)
         if not files:
             return False
         reader = RowReader(self._stores, self._generation, manifest)
@@ -294,7 +265,7 @@ class NewGeneration:
     def _sample(self, manifest: Manifest, entries: list[SegmentEntry]) -> Float32:
         """At most `MAX_FITTED_ROWS` raw rows, evenly out of files chosen at random."""
         reader = RowReader(self._stores, self._generation, manifest)
-        files = _raw_files(manifest, entries)
+        files = raw_files(manifest, entries)
         generator = np.random.default_rng(_SEED)
         chosen: list[tuple[str, int]] = []
         for number in generator.permutation(len(files)).tolist():
@@ -317,14 +288,3 @@ def _first_views(products: list[Product]) -> list[Product]:
     """As many products as have `BATCH_VIEWS` views together; at least one, if there is one."""
     views = np.cumsum([len(product.views) for product in products])
     return products[: max(1, int((views <= BATCH_VIEWS).sum()))]
-
-
-def _hashed(rows: Iterable[tuple[str, str]]) -> Hashes:
-    return np.fromiter((key_hash(*row) for row in rows), np.uint64)
-
-
-def _raw_files(manifest: Manifest, entries: list[SegmentEntry]) -> list[tuple[str, int]]:
-    """(digest, rows) of every raw file of a scope."""
-    files = {run.digest: run.rows for shard in manifest.shards for run in shard.runs}
-    files |= {entry.digest: entry.rows for entry in live_entries(manifest, entries)}
-    return sorted(files.items())

@@ -1,32 +1,51 @@
-"""Compares bucket and records and asks for whatever differs to be looked at again.
+"""Compares bucket, records and index, and asks for whatever differs to be looked at again.
 
-Picks up lost events and buckets that existed before, sets the counts right, and has deleted what
-was derived from photos and searches that are gone.
+Picks up lost events and buckets that existed before, sets the counts right, mends what the index
+has lost, and has deleted what was derived from photos and searches that are gone. It goes through
+everything in order and page by page, as far as its time goes; the next run goes on there.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import islice
 
-from lookalike.core.keys import PRODUCT_DOCUMENT, first_live_explanation, product_of
+from lookalike.core.errors import Retry
+from lookalike.core.keys import first_live_explanation
 from lookalike.core.ports import Clock, Stores
-from lookalike.core.types import Counts, ObjectInfo, Product
+from lookalike.core.types import ObjectInfo
 from lookalike.services.derived import DERIVED_AGE_S, DerivedFiles, KeySet, Needed, OutOfTime
+from lookalike.services.sweep_asking import Asking
+from lookalike.services.sweep_index import IndexCheck
+from lookalike.services.sweep_records import RecordCheck
+from lookalike.services.sweep_state import (
+    DONE,
+    INDEX,
+    MAPS,
+    OBJECTS,
+    PRODUCTS,
+    THUMBNAILS,
+    Superseded,
+    SweepLedger,
+    SweepState,
+)
 
 logger = logging.getLogger(__name__)
 
-_PAGE = 100
+INDEX_EVERY_S = 6 * 3600.0
+"""Every row of the index is read for its comparison, so it is not part of every sweep."""
+
+ANEW, GO_ON = "anew", "go-on"
 
 
 @dataclass(slots=True)
 class SweepReport:
-    """What a sweep saw and deleted.
+    """What one run of a sweep saw and deleted; ``finished`` when it came to the sweep's end.
 
-    ``queued`` keys differ from their records; ``finished`` unless time ran out.
+    ``queued`` keys differ from their records, or their rows were ``lost``: not in the index that
+    the records name. ``phase`` is where the next run goes on.
     """
 
     objects: int = 0
@@ -36,13 +55,16 @@ class SweepReport:
     deleted_explanations: int = 0
     deleted_thumbnails: int = 0
     deleted_maps: int = 0
+    lost: int = 0
+    phase: str = DONE
     finished: bool = False
 
 
 class Sweep:
     """The use case behind the *sweep* function.
 
-    Safe beside anything: it writes only counts and hints, and deletes only what nobody can need.
+    Safe beside anything: it writes counts and hints, lets go of index files that nobody can read,
+    and deletes only what nobody can need.
 
     Parameters
     ----------
@@ -54,140 +76,183 @@ class Sweep:
         Epoch seconds.
     query_retention_s
         Seconds for which searches can be explained.
+    backlog
+        Messages in the ingest queue from which on no more are sent.
+    pause
+        Waits for so many seconds.
     """
 
     def __init__(
-        self, stores: Stores, pool: Executor, clock: Clock, query_retention_s: float
+        self,
+        stores: Stores,
+        pool: Executor,
+        clock: Clock,
+        query_retention_s: float,
+        backlog: int,
+        pause: Callable[[float], None],
     ) -> None:
         self._stores = stores
-        self._derived = DerivedFiles(stores.index, pool, clock)
+        self._pool = pool
         self._clock = clock
         self._query_retention_s = query_retention_s
+        self._backlog = backlog
+        self._pause = pause
 
-    def run(self, deadline: float) -> SweepReport:
-        """Compare and tidy everything once, stopping at epoch second ``deadline``."""
+    def run(self, deadline: float, mode: str = "") -> SweepReport:
+        """Go on with the sweep that is under way, or begin one, until epoch second ``deadline``.
+
+        Parameters
+        ----------
+        deadline
+            Epoch seconds.
+        mode
+            ``anew`` begins one in any case, which includes the index; ``go-on`` begins none.
+        """
+        ledger = SweepLedger(self._stores.index, self._clock)
+        state = ledger.read()
+        under_way = state is not None and state.phase != DONE
+        if mode == GO_ON and not under_way:
+            return SweepReport(finished=True)
+        if state is None or mode == ANEW:
+            state = SweepState(self._clock())
+        elif not under_way:
+            state = SweepState(self._clock(), indexed_at=state.indexed_at)
         report = SweepReport()
-        begun = self._clock()
+        asking = Asking(self._stores.queue, self._backlog, self._clock, self._pause, deadline)
         try:
-            self._delete_expired(report, begun, deadline)
-            needed = Needed(self._stores.lineages.all())
-            in_bucket = self._compare_objects(report, needed, deadline)
-            self._compare_products(report, needed, in_bucket, deadline)
-            self._delete_unneeded(report, needed, begun - DERIVED_AGE_S, deadline)
+            ledger.save(state)
+            run = _Run(self._stores, self._pool, self._clock, deadline, state, ledger, asking)
+            run.delete_expired(report, self._query_retention_s)
+            run.go_through(report)
             report.finished = True
         except OutOfTime:
-            logger.warning("time ran out before the end of the sweep")
+            logger.info("time is over; the next run goes on with %s", state.phase)
+        except Superseded:
+            logger.info("another run has taken over")
+        report.queued = asking.asked
+        report.phase = state.phase
         return report
 
-    def _delete_expired(self, report: SweepReport, now: float, deadline: float) -> None:
+
+class _Run:
+    """One run on one state."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        pool: Executor,
+        clock: Clock,
+        deadline: float,
+        state: SweepState,
+        ledger: SweepLedger,
+        asking: Asking,
+    ) -> None:
+        self._clock = clock
+        self._deadline = deadline
+        self._state = state
+        self._ledger = ledger
+        self._in_bucket, self._names = KeySet(state.in_bucket), KeySet(state.needed)
+        self._needed = Needed(stores.lineages.all(), self._names)
+        self._derived = DerivedFiles(stores.index, pool, clock)
+        self._records = RecordCheck(stores, pool, asking, self._in_bucket, self._needed)
+        self._index = IndexCheck(
+            stores, pool, clock, asking, deadline, has_whole_run=state.phase == INDEX
+        )
+
+    def delete_expired(self, report: SweepReport, kept_s: float) -> None:
         """First what a shopper was promised, which is quick: its names are in order of time."""
-        kept_s = self._query_retention_s
+        now = self._clock()
         live = first_live_explanation(now)
-        for count in self._derived.delete(
-            "queries", lambda info: info.last_modified < now - kept_s, deadline, in_order=True
+        for _, count in self._derived.delete(
+            "queries", lambda info: info.last_modified < now - kept_s, self._deadline, in_order=True
         ):
             report.deleted_queries += count
-        for count in self._derived.delete(
-            "explanations", lambda info: info.key < live or kept_s == 0, deadline, in_order=True
+        for _, count in self._derived.delete(
+            "explanations",
+            lambda info: info.key < live or kept_s == 0,
+            self._deadline,
+            in_order=True,
         ):
             report.deleted_explanations += count
 
-    def _delete_unneeded(
-        self, report: SweepReport, needed: Needed, before: float, deadline: float
-    ) -> None:
-        def unneeded(info: ObjectInfo) -> bool:
-            return info.last_modified < before and info.key not in needed
+    def go_through(self, report: SweepReport) -> None:
+        """Every phase from where the state is to the end."""
+        steps: dict[str, Callable[[SweepReport], None]] = {
+            OBJECTS: self._compare_objects,
+            PRODUCTS: self._compare_products,
+            THUMBNAILS: lambda report: self._delete_unneeded(report, THUMBNAILS),
+            MAPS: lambda report: self._delete_unneeded(report, MAPS),
+            INDEX: self._compare_index,
+        }
+        following = dict(zip(steps, [*list(steps)[1:], DONE], strict=True))
+        try:
+            while self._state.phase in steps:
+                phase = self._state.phase
+                steps[phase](report)
+                self._state.enter(following[phase])
+        except (OutOfTime, Retry):
+            self._save()
+            raise
+        self._save()
 
-        for count in self._derived.delete("thumbnails", unneeded, deadline):
-            report.deleted_thumbnails += count
-        for count in self._derived.delete("maps", unneeded, deadline):
-            report.deleted_maps += count
+    def _save(self) -> None:
+        state = self._state
+        is_comparing = state.phase in (OBJECTS, PRODUCTS)
+        state.in_bucket = self._in_bucket.to_bytes() if is_comparing else b""
+        is_needed = is_comparing or state.phase in (THUMBNAILS, MAPS)
+        state.needed = self._names.to_bytes() if is_needed else b""
+        self._ledger.save(state)
 
-    def _compare_objects(self, report: SweepReport, needed: Needed, deadline: float) -> KeySet:
-        """Ask for objects that differ from their records; gives what the bucket holds."""
-        in_bucket = KeySet()
-        listing = (info for info in self._stores.images.list("") if not info.key.endswith("/"))
-        while page := list(islice(listing, _PAGE)):
-            self._check_time(deadline)
-            for info in page:
-                in_bucket.add(info.key)
-                needed.add_object(info)
-            report.objects += len(page)
-            report.queued += self._ask(self._differing(page))
-        return in_bucket
-
-    def _compare_products(
-        self, report: SweepReport, needed: Needed, in_bucket: KeySet, deadline: float
-    ) -> None:
-        """Ask for what has left the bucket, and set the counts."""
-        known = {item.catalogue for item in self._stores.lineages.all()}
-        for catalogue in sorted(known | self._stores.counts.all().keys()):
-            failed, asked = self._check_failures(catalogue, in_bucket)
-            report.queued += asked
-            counts = Counts(failures=failed)
-            for records in self._pages(catalogue):
-                self._check_time(deadline)
-                report.products += len(records)
-                for product in records:
-                    needed.add_product(product)
-                vanished = [
-                    key
-                    for product in records
-                    for key in product.object_keys
-                    if key not in in_bucket
-                ]
-                report.queued += self._ask(vanished)
-                counts += Counts(
-                    sum(bool(product.views) for product in records),
-                    sum(len(product.views) for product in records),
-                )
-            self._stores.counts.set(catalogue, counts)
-
-    def _check_time(self, deadline: float) -> None:
-        if self._clock() > deadline:
+    def _step(self, after: str) -> None:
+        """A page is done: go on behind it, if there is time."""
+        self._state.after = after
+        if self._clock() > self._deadline:
             raise OutOfTime
+        if self._ledger.is_due:
+            self._save()
 
-    def _differing(self, page: list[ObjectInfo]) -> list[str]:
-        """Keys whose object is neither what its record says nor what its failure says."""
-        ids = {info.key: product_of(info.key) for info in page}
-        products = self._stores.products.get_many(id_ for id_ in ids.values() if id_)
-        failures = self._stores.failures.get_many(ids)
-        differing = []
-        for info in page:
-            id_ = ids[info.key]
-            product = products.get(id_) if id_ else None
-            failure = failures.get(info.key)
-            if not (failure and failure.etag == info.etag) and not _agrees(product, info):
-                differing.append(info.key)
-        return differing
+    def _compare_objects(self, report: SweepReport) -> None:
+        for after, count in self._records.compare_objects(self._state.after):
+            report.objects += count
+            self._step(after)
 
-    def _ask(self, keys: list[str]) -> int:
-        if keys:
-            self._stores.queue.send_keys(keys)
-        return len(keys)
+    def _compare_products(self, report: SweepReport) -> None:
+        state = self._state
+        for catalogue in self._records.catalogues():
+            if catalogue < state.catalogue:
+                continue
+            if catalogue > state.catalogue:
+                state.enter(PRODUCTS, catalogue)
+                self._step("")
+            for after, count in self._records.compare_products(catalogue, state.after):
+                report.products += count
+                if after:
+                    self._step(after)
+        self._in_bucket = KeySet()
 
-    def _pages(self, catalogue: str) -> Iterator[list[Product]]:
-        after: str | None = ""
-        while after is not None:
-            records, after = self._stores.products.page(catalogue, _PAGE, after)
-            yield records
+    def _delete_unneeded(self, report: SweepReport, folder: str) -> None:
+        before = self._state.begun_at - DERIVED_AGE_S
 
-    def _check_failures(self, catalogue: str, in_bucket: KeySet) -> tuple[int, int]:
-        """How many failures a catalogue has, and how many keys of them have left the bucket."""
-        count = asked = 0
-        after: str | None = ""
-        while after is not None:
-            failures, after = self._stores.failures.page(catalogue, _PAGE, after)
-            count += len(failures)
-            asked += self._ask([item.key for item in failures if item.key not in in_bucket])
-        return count, asked
+        def unneeded(info: ObjectInfo) -> bool:
+            return info.last_modified < before and info.key not in self._needed
 
+        for after, count in self._derived.delete(
+            folder, unneeded, self._deadline, self._state.after
+        ):
+            if folder == THUMBNAILS:
+                report.deleted_thumbnails += count
+            else:
+                report.deleted_maps += count
+            self._step(after)
 
-def _agrees(product: Product | None, info: ObjectInfo) -> bool:
-    """Whether a record describes the object as the bucket lists it; times have whole seconds."""
-    if product is None:
-        return False
-    if view := product.views.get(info.key):
-        return view.etag == info.etag and int(view.last_modified) == int(info.last_modified)
-    document = product.document if info.key.endswith(f"/{PRODUCT_DOCUMENT}") else None
-    return document is not None and document.etag == info.etag
+    def _compare_index(self, report: SweepReport) -> None:
+        state = self._state
+        if self._clock() - state.indexed_at < INDEX_EVERY_S:
+            return
+        for lineage in self._index.lineages():
+            if lineage.catalogue <= state.after:
+                continue
+            report.lost += self._index.compare(lineage)
+            self._step(lineage.catalogue)
+        # What was wrong is looked at again by the next sweep, not only in a few hours.
+        state.indexed_at = 0.0 if self._index.found_wrong else state.begun_at
