@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -18,6 +20,9 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 """API Gateway's limit of a request's body."""
 MAX_URL_CHARACTERS = 16_384
 """Path and query together; API Gateway takes 10,240 bytes of request line and headers."""
+
+_MAX_HOST_CHARACTERS = 261  # a name's 255 and a port
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
 class Refused(Exception):
@@ -54,18 +59,20 @@ class Gateway:
             answer = self._refusal(refused, request_id)
         except web.HTTPRequestEntityTooLarge:
             answer = self._refusal(_too_large(), request_id)
-        response = web.Response(status=answer.status, body=answer.body)
-        for name, value in answer.headers:
-            if name.lower() == "content-type":
-                response.headers[name] = value
-            else:
-                response.headers.add(name, value)
-        response.headers["x-amzn-RequestId"] = request_id
-        return response
+        return _response(answer, request_id)
+
+    def refuse(self, status: int) -> web.Response:
+        """The answer to what is no HTTP request (400), or to a defect of the gateway (500)."""
+        request_id = str(uuid.uuid4())
+        kind = "DEFAULT_4XX" if status < 500 else "DEFAULT_5XX"
+        message = "Bad Request" if status < 500 else "Internal server error"
+        return _response(self._refusal(Refused(kind, status, message), request_id), request_id)
 
     async def _answer(self, request: web.BaseRequest, request_id: str) -> ProxyAnswer:
         if len(request.raw_path) > MAX_URL_CHARACTERS:
             raise Refused("DEFAULT_4XX", 400, "Request URL Too Long")
+        if not is_host(request.headers.getall("Host", [])):
+            raise Refused("DEFAULT_4XX", 400, "Bad Request")
         raw_path, _, query = request.raw_path.partition("?")
         found = self._api.find(raw_path)
         if found is None:
@@ -119,6 +126,29 @@ class Gateway:
         headers = (*answer.headers, ("x-amzn-ErrorType", refused.response_type))
         body = answer.body(request_id, refused.response_type, refused.message)
         return ProxyAnswer(answer.status, headers, body.encode())
+
+
+def is_host(values: Sequence[str]) -> bool:
+    """Whether these values of ``Host`` are one name or address, with a port or without.
+
+    API Gateway knows its own name. Here it is the client who says it, and it comes back in URLs.
+    """
+    return (
+        len(values) == 1
+        and len(values[0]) <= _MAX_HOST_CHARACTERS
+        and bool(_HOST.fullmatch(values[0]))
+    )
+
+
+def _response(answer: ProxyAnswer, request_id: str) -> web.Response:
+    response = web.Response(status=answer.status, body=answer.body)
+    for name, value in answer.headers:
+        if name.lower() == "content-type":
+            response.headers[name] = value
+        else:
+            response.headers.add(name, value)
+    response.headers["x-amzn-RequestId"] = request_id
+    return response
 
 
 def _no_such_route() -> Refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -14,17 +15,25 @@ MAX_LINE_BYTES = 1_048_576
 MAX_FIELD_BYTES = 16_384
 """A header's."""
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Refusal = Callable[[int], web.Response]
+"""Makes the answer for a status that no handler gave: broken HTTP (400), a handler's defect."""
 
 
 async def listen(
-    handler: Handler, port: int, *, max_body_bytes: int, keepalive_s: float = 3600.0
+    handler: Handler,
+    port: int,
+    *,
+    max_body_bytes: int,
+    keepalive_s: float = 3600.0,
+    refusal: Refusal | None = None,
 ) -> web.ServerRunner:
     """Serve on 127.0.0.1; port 0 takes a free one (see ``port_of``).
 
     Requests whose client has gone are cancelled, so that a long poll takes no message for nobody.
     """
-    server = web.Server(
+    server = _Server(
         handler,
+        refusal,
         request_factory=_request_factory(max_body_bytes),
         handler_cancellation=True,
         keepalive_timeout=keepalive_s,
@@ -38,6 +47,46 @@ async def listen(
     await runner.setup()
     await web.TCPSite(runner, LOOPBACK, port).start()
     return runner
+
+
+class _Server(web.Server):
+    """A server that answers by ``refusal`` where aiohttp has an answer of its own."""
+
+    def __init__(self, handler: Handler, refusal: Refusal | None, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._refusal = refusal
+        self._options = options
+
+    def __call__(self) -> web.RequestHandler:
+        options = {**self._options}
+        for name in ("request_factory", "handler_cancellation"):
+            options.pop(name)
+        return _Connection(self, self._refusal, loop=self._loop, **options)
+
+
+class _Connection(web.RequestHandler):
+    """One connection of a `_Server`."""
+
+    __slots__ = ("_refusal",)
+
+    def __init__(self, server: _Server, refusal: Refusal | None, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._refusal = refusal
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        # This also writes to the log, and raises if an answer has begun.
+        answer = super().handle_error(request, status, exc, message)
+        if self._refusal is None:
+            return answer
+        refused = self._refusal(status)
+        refused.force_close()
+        return refused
 
 
 def port_of(runner: web.ServerRunner) -> int:

@@ -1,15 +1,18 @@
 """Turns bytes of unknown origin into upright RGB images, and those into crops and thumbnails.
 
 Refuses what is no image, what is broken and what is over the limits, always as `Unindexable` with
-a reason that a merchant understands. Limits are checked on the header, before decoding.
+a reason that a merchant understands. Size is checked on the header, before decoding; time and
+memory are bounded while it runs.
 """
 
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+import math
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,7 +22,6 @@ from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
     Image,
-    ImageCms,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -27,6 +29,7 @@ from PIL import (
 )
 
 from lookalike.core.errors import InvalidRequest, Unindexable
+from lookalike.core.srgb import to_rgb, to_srgb
 
 __all__ = ["Decoded", "ImageLimits", "crop", "decode", "thumbnail_webp"]
 
@@ -55,18 +58,46 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = frozenset({5, 6, 7, 8})
-_MAX_PROFILE_BYTES = 4_000_000
-_START_OF_SCAN = b"\xff\xda"
-MAX_SCANS = 100  # encoders write about ten, and a thumbnail in the EXIF has its own
-_BAND_ROWS = 256
+_MAX_EXIF_BYTES = 65_536  # the standard's limit
+# Decoded in one call that nothing can interrupt, and with up to 20 bytes a pixel.
+_AT_ONCE = frozenset({"AVIF", "HEIF", "WEBP"})
+# What JPEG's decoder gets at a time. Each scan of a progressive one goes over the whole picture, so
+# that a small file can ask for hours: the clock is looked at after few of them.
+_JPEG_BLOCK_BYTES = 4_096
+# The clock of a thread is slow to look at, so that it is not done for each part of a header.
+_UNTIMED_BYTES = 256
+_TILE_SIZE_TAGS = (322, 323)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """The largest image that is decoded: bytes of the file, and pixels (width times height)."""
+    """What decoding an image may take.
+
+    Parameters
+    ----------
+    max_bytes
+        Of the file.
+    max_pixels
+        Width times height; half of it for formats that are decoded at once (AVIF, HEIF, WebP).
+    max_seconds
+        By ``clock``, for each image, and for all of those together that get limits which `shared`
+        gave. What is decoded at once ends first.
+    clock
+        Seconds, such as of CPU time.
+    memory
+        Entered around decoding; makes it a `MemoryError` to take too much.
+    """
 
     max_bytes: int
     max_pixels: int
+    max_seconds: float = math.inf
+    clock: Callable[[], float] = lambda: 0.0
+    memory: AbstractContextManager[None] = field(default_factory=nullcontext)
+    deadline: float = math.inf
+
+    def shared(self) -> ImageLimits:
+        """Limits for several images, whose time runs from now."""
+        return replace(self, deadline=self.clock() + self.max_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +133,8 @@ def decode(data: bytes, limits: ImageLimits, min_side: int | None = None) -> Dec
     Raises
     ------
     Unindexable
-        ``empty-file``, ``too-large``, ``too-many-pixels``, ``too-many-scans``, ``not-an-image``,
-        ``missing-codec`` or ``corrupt-image``.
+        ``empty-file``, ``too-large``, ``too-many-pixels``, ``too-much-memory``, ``too-slow``,
+        ``not-an-image``, ``missing-codec`` or ``corrupt-image``.
     """
     if not data:
         raise Unindexable("empty-file", "The file is empty.")
@@ -121,17 +152,19 @@ def decode(data: bytes, limits: ImageLimits, min_side: int | None = None) -> Dec
         )
     if kind == "HEIF":
         _require_heif()
-    # Each scan of a progressive JPEG goes over the whole picture: a small file can ask for hours.
-    if kind == "JPEG" and data.count(_START_OF_SCAN) > MAX_SCANS:
-        raise Unindexable(
-            "too-many-scans", f"The JPEG file has over {MAX_SCANS} scans; save it as a plain one."
-        )
     try:
+        # Pillow warns of each odd tag, of which a file may have 65,535: that is a flood in the log.
         # The decoders parse hostile bytes and let through whatever that trips over (struct.error,
-        # SyntaxError, ZeroDivisionError, MemoryError …): for the owner of the file it is all one.
-        return _decode(data, kind, limits, min_side)
+        # SyntaxError, ZeroDivisionError …): for the owner of the file it is all one.
+        with limits.memory, warnings.catch_warnings(action="ignore"):
+            return _decode(_TimedFile(data, limits), kind, limits, min_side)
     except Unindexable:
         raise
+    except MemoryError:
+        raise Unindexable(
+            "too-much-memory",
+            f"Decoding the {kind} file takes too much memory; save it smaller, or as a JPEG.",
+        ) from None
     except Exception as error:
         raise Unindexable(
             "corrupt-image",
@@ -140,17 +173,36 @@ def decode(data: bytes, limits: ImageLimits, min_side: int | None = None) -> Dec
         ) from error
 
 
-def _decode(data: bytes, kind: str, limits: ImageLimits, min_side: int | None) -> Decoded:
-    with Image.open(io.BytesIO(data), formats=[kind]) as source:
+class _TimedFile(io.BytesIO):
+    """A file that cannot be read any more when the time for decoding it is over."""
+
+    def __init__(self, data: bytes, limits: ImageLimits) -> None:
+        super().__init__(data)
+        self._clock = limits.clock
+        self._end = min(limits.clock() + limits.max_seconds, limits.deadline)
+        self._untimed = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        # Reading nothing counts, too: a file may have millions of parts that are empty.
+        self._untimed += max(size, 4) if size is not None and size >= 0 else _UNTIMED_BYTES
+        if self._untimed >= _UNTIMED_BYTES:
+            self._untimed = 0
+            if self._clock() > self._end:
+                raise Unindexable(
+                    "too-slow",
+                    "Decoding the file takes too long; save it smaller, or as a plain JPEG.",
+                )
+        return super().read(size)
+
+
+def _decode(file: _TimedFile, kind: str, limits: ImageLimits, min_side: int | None) -> Decoded:
+    with Image.open(file, formats=[kind]) as source:
         width, height = source.size
-        if width * height > limits.max_pixels:
-            raise Unindexable(
-                "too-many-pixels",
-                f"The image has {width:,} x {height:,} pixels; at most {limits.max_pixels:,} "
-                "in all are accepted.",
-            )
-        if min_side is not None and kind == "JPEG":
-            source.draft(None, (min_side, min_side))
+        _check_pixels(source, kind, limits)
+        if kind == "JPEG":
+            source.decodermaxblock = _JPEG_BLOCK_BYTES
+            if min_side is not None:
+                source.draft(None, (min_side, min_side))
         drafted = source.size != (width, height)
         source.load()
         if not drafted:
@@ -159,11 +211,13 @@ def _decode(data: bytes, kind: str, limits: ImageLimits, min_side: int | None) -
         profile = source.info.get("icc_profile")
         image: Image.Image = source
         if profile and image.mode in {"CMYK", "LAB"}:
-            image = _to_srgb(image, profile)
-        image = _reduced(_to_rgb(image), min_side)
+            image = to_srgb(image, profile)
+        if image.mode in {"LA", "RGBA"}:
+            image = _reduced(image, min_side)  # before there is a second one of its size
+        image = _reduced(to_rgb(image), min_side)
         if profile and source.mode not in {"CMYK", "LAB"}:
             grey = source.mode in {"1", "L", "LA", "I", "F"} or source.mode.startswith("I;16")
-            image = _to_srgb(image.convert("L") if grey else image, profile).convert("RGB")
+            image = to_srgb(image.convert("L") if grey else image, profile).convert("RGB")
         if orientation in _TRANSPOSE:
             image = image.transpose(_TRANSPOSE[orientation])
             if orientation in _SIDEWAYS:
@@ -173,6 +227,27 @@ def _decode(data: bytes, kind: str, limits: ImageLimits, min_side: int | None) -
     # EXIF (with where the photo was taken) and the applied profile must not reach a thumbnail.
     image.info.clear()
     return Decoded(image, width, height, kind)
+
+
+def _check_pixels(source: Image.Image, kind: str, limits: ImageLimits) -> None:
+    width, height = source.size
+    most = limits.max_pixels // 2 if kind in _AT_ONCE else limits.max_pixels
+    if width * height > most:
+        raise Unindexable(
+            "too-many-pixels",
+            f"The {kind} image has {width:,} x {height:,} pixels; at most {most:,} "
+            "in all are accepted.",
+        )
+    if isinstance(source, TiffImagePlugin.TiffImageFile):
+        # Tiles are decoded whole, whatever they reach over the edges.
+        tile = [max(int(source.tag_v2.get(tag, 1)), 1) for tag in _TILE_SIZE_TAGS]
+        across, down = (-(-side // by) * by for side, by in zip(source.size, tile, strict=True))
+        if across * down > 2 * limits.max_pixels:
+            raise Unindexable(
+                "too-many-pixels",
+                f"The tiles of the TIFF file have {tile[0]:,} x {tile[1]:,} pixels each, far more "
+                "than the image needs; save it anew.",
+            )
 
 
 def _sniff(data: bytes) -> str | None:
@@ -212,6 +287,8 @@ def _require_heif() -> None:
 
 
 def _orientation(source: Image.Image) -> int:
+    if len(source.info.get("exif", b"")) > _MAX_EXIF_BYTES:
+        return 1
     try:
         return int(source.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:
@@ -219,71 +296,10 @@ def _orientation(source: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB with 8 bits a channel, transparency composited on white."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        layered = image if image.mode == "RGBA" else image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(layered, mask=layered.getchannel("A"))
-        return white
-    if image.mode == "LAB":
-        return _lab_to_rgb(image)
-    return image.convert("RGB")
-
-
-def _to_8_bit(samples: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Scale grey samples of any range to 0 … 255.
-
-    Integers are taken as 16-bit unless one is larger than that (then as 31-bit); floating-point
-    samples as 0 … 1, 0 … 255 or 0 … 65535, the smallest that holds them all.
-    """
-    peak = float(samples.max(initial=0, where=np.isfinite(samples)))
-    scales = (1.0, 255.0, 65535.0) if samples.dtype.kind == "f" else (65535.0, 2.0**31 - 1)
-    full = next((scale for scale in scales if peak <= scale), max(peak, 1.0))
-    scaled = np.empty(samples.shape, dtype=np.uint8)
-    for start in range(0, len(samples), _BAND_ROWS):  # in bands, to spare memory
-        band = samples[start : start + _BAND_ROWS].astype(np.float32)
-        band = np.nan_to_num(band * (255.0 / full), posinf=0.0, neginf=0.0)
-        scaled[start : start + _BAND_ROWS] = np.rint(np.clip(band, 0.0, 255.0))
-    return scaled
-
-
 def _reduced(image: Image.Image, min_side: int | None) -> Image.Image:
     """What draft mode does for JPEG: average whole blocks of pixels, keeping at least min_side."""
     factor = min(image.size) // min_side if min_side else 1
     return image.reduce(factor) if factor > 1 else image
-
-
-@lru_cache(maxsize=8)
-def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The transform from a profile to sRGB; None if it is sRGB itself or does not fit the mode."""
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    space = source.profile.xcolor_space.strip()
-    if space != {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}.get(mode):
-        return None
-    if "sRGB" in (source.profile.profile_description or ""):
-        return None
-    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Apply an embedded colour profile; one that is broken or does not fit is ignored."""
-    if len(profile) > _MAX_PROFILE_BYTES:
-        return image
-    try:
-        transform = _transform(profile, image.mode)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image
-    return image if transform is None else transform.apply(image)
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    return ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image)
 
 
 def crop(decoded: Decoded, box: tuple[float, float, float, float]) -> Decoded:

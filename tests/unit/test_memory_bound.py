@@ -1,0 +1,74 @@
+"""The bound is the kernel's, ends with the block, and also when nothing at all is left."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+
+import pytest
+
+from lookalike.adapters.memory_bound import MemoryBound
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the bound is Linux's")
+
+
+def limit() -> tuple[int, int]:
+    return resource.getrlimit(resource.RLIMIT_DATA)
+
+
+def test_taking_more_is_an_error_and_taking_less_is_none() -> None:
+    before = limit()
+    bound = MemoryBound(100_000_000)
+    with bound:
+        assert limit() != before
+        assert len(bytearray(60_000_000))
+    for _ in range(2):
+        with pytest.raises(MemoryError), bound:
+            bytearray(200_000_000)
+        assert limit() == before
+        assert len(bytearray(200_000_000))
+
+
+def test_the_bound_ends_when_it_was_reached_in_small_pieces() -> None:
+    before = limit()
+    bound = MemoryBound(12_000_000)
+    for _ in range(3):
+        kept: list[bytes] = [b""] * 1_000_000
+        with pytest.raises(MemoryError), bound:
+            for at in range(len(kept)):
+                kept[at] = bytes(64 + at % 64)
+        assert limit() == before
+
+
+def test_blocks_that_overlap_have_one_bound_that_ends_with_the_last() -> None:
+    before = limit()
+    bound = MemoryBound(100_000_000)
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with bound:
+            inside.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    inside.wait(10)
+    bounded = limit()
+    with bound:
+        assert limit() == bounded != before
+    assert limit() == bounded
+    leave.set()
+    other.join(10)
+    assert limit() == before
+
+
+def test_a_limit_that_is_lower_already_stays() -> None:
+    before = limit()
+    resource.setrlimit(resource.RLIMIT_DATA, (10**12, before[1]))
+    try:
+        with MemoryBound(10**15):
+            assert limit() == (10**12, before[1])
+        assert limit() == (10**12, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
