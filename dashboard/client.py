@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 
 API_URL_VARIABLE = "LOOKALIKE_API_URL"
+API_KEY_VARIABLE = "LOOKALIKE_API_KEY"
+DATA_DIR_VARIABLE = "LOOKALIKE_DATA_DIR"
 DEFAULT_API_URL = "http://127.0.0.1:8000"
 MAX_DIRECT_BYTES = 4_000_000
 """Larger photos go through ``POST /uploads``: a function's request is limited to 6 MB in base64."""
@@ -43,11 +48,23 @@ def api_url() -> str:
     return os.environ.get(API_URL_VARIABLE, DEFAULT_API_URL).rstrip("/")
 
 
-class Api:
-    """Calls the API at ``url``."""
+def api_key() -> str:
+    """The key to ask with: ``LOOKALIKE_API_KEY``, else that of the local cloud, else none."""
+    if key := os.environ.get(API_KEY_VARIABLE):
+        return key
+    if folder := os.environ.get(DATA_DIR_VARIABLE):
+        # Made when all of the local cloud runs, this process too.
+        with suppress(FileNotFoundError):
+            return Path(folder, "api-key").read_text().strip()
+    return ""
 
-    def __init__(self, url: str) -> None:
+
+class Api:
+    """Calls the API at ``url``; ``key`` says what API key to send, if any, at each call."""
+
+    def __init__(self, url: str, key: Callable[[], str] = api_key) -> None:
         self.url = url
+        self._key = key
 
     async def search(self, photo: Photo, options: Mapping[str, str | int]) -> Json:
         """Products that look like a photo; ``options`` are query parameters of ``POST /search``."""
@@ -66,8 +83,11 @@ class Api:
 
     async def explanation(self, url: str) -> Json:
         """Why a result matches; ``url`` is its ``explanation_url``."""
-        _, path, rest = urlsplit(url).path.partition("/explanations/")
-        return await self._call("GET", path + rest, {})
+        return await self._call("GET", _explanation_path(url), {})
+
+    async def pair_picture(self, url: str) -> bytes:
+        """The WebP of a query and the result whose ``explanation_url`` this is."""
+        return await self._send("GET", f"{_explanation_path(url)}/pair.webp", {})
 
     async def stats(self) -> Json:
         """What every catalogue holds."""
@@ -97,14 +117,28 @@ class Api:
             raise Problem("Upload failed", f"The bucket does not answer: {error}") from error
 
     async def _call(
-        self, method: str, path: str, query: Mapping[str, str | int], **body: Any
+        self, method: str, path: str, query: Mapping[str, str | int], **options: Any
     ) -> Json:
+        return self._read(await self._send(method, path, query, **options))
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int],
+        headers: Mapping[str, str] | None = None,
+        **body: Any,
+    ) -> bytes:
+        key = self._key()
+        sent = {**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
         try:
             async with (
                 _session() as session,
-                session.request(method, self.url + path, params=query, **body) as answer,
+                session.request(
+                    method, self.url + path, params=query, headers=sent, **body
+                ) as answer,
             ):
-                content = await answer.json(content_type=None)
+                content = await answer.read()
         except (aiohttp.ClientConnectionError, TimeoutError) as error:
             raise Problem(
                 "No answer",
@@ -112,13 +146,26 @@ class Api:
                 f"goes into {API_URL_VARIABLE}.",
             ) from error
         except (aiohttp.ClientError, ValueError) as error:
-            raise Problem("Not understood", f"{self.url} did not answer in JSON.") from error
-        if not isinstance(content, dict):
-            raise Problem("Not understood", f"{self.url} answered something unexpected.")
+            raise Problem("Not understood", f"{self.url} did not answer in HTTP.") from error
         if answer.status >= 400:
-            title = str(content.get("title") or f"Error {answer.status}")
-            raise Problem(title, str(content.get("detail") or "The API gave no reason."))
+            problem = self._read(content)
+            title = str(problem.get("title") or f"Error {answer.status}")
+            raise Problem(title, str(problem.get("detail") or "The API gave no reason."))
         return content
+
+    def _read(self, content: bytes) -> Json:
+        try:
+            read = json.loads(content)
+        except ValueError as error:
+            raise Problem("Not understood", f"{self.url} did not answer in JSON.") from error
+        if not isinstance(read, dict):
+            raise Problem("Not understood", f"{self.url} answered something unexpected.")
+        return read
+
+
+def _explanation_path(url: str) -> str:
+    _, path, rest = urlsplit(url).path.partition("/explanations/")
+    return path + rest
 
 
 def _session() -> aiohttp.ClientSession:

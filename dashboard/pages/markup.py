@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -52,9 +53,10 @@ def _card(result: Mapping[str, Any], catalogue: str) -> str:
     )
 
 
-def picture(url: str) -> str:
-    """The picture of a query and a result side by side."""
-    return f'<img class="pair" src="{safe_url(url)}" alt="Which parts match which">'
+def picture(webp: bytes) -> str:
+    """The picture of a query and a result side by side, in the page: its URL may need a key."""
+    data = base64.b64encode(webp).decode()
+    return f'<img class="pair" src="data:image/webp;base64,{data}" alt="Which parts match which">'
 
 
 def explanation_facts(facts: Sequence[tuple[str, str]]) -> str:

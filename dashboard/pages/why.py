@@ -67,21 +67,22 @@ class WhyDialog(pn.viewable.Viewer):
         self._body.object = '<p class="quiet">One moment …</p>'
         self._layout.param.update(title=str(result.get("title") or result["product_id"]), open=True)
         try:
-            shown = _shown(url, await self._api.explanation(url))
+            explanation = await self._api.explanation(url)
+            shown = _shown(await self._api.pair_picture(url), explanation)
         except Problem as problem:
             shown = explanation_facts([(problem.title, problem.detail)])
         if mine == self._latest:
             self._body.object = shown
 
 
-def _shown(url: str, explanation: Mapping[str, Any]) -> str:
+def _shown(pair: bytes, explanation: Mapping[str, Any]) -> str:
     facts = [
         ("Score", f"{explanation['score']:.3f}"),
         ("Foreground to foreground", _percent(explanation["foreground_share"])),
         ("Background to background", _percent(explanation["background_share"])),
         ("Grad-CAM", _BADGES[explanation["trust"]["better_than_chance"]]),
     ]
-    return picture(f"{url}/pair.webp") + explanation_facts(facts)
+    return picture(pair) + explanation_facts(facts)
 
 
 def _percent(share: float | None) -> str:

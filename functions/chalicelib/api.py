@@ -5,28 +5,37 @@ from __future__ import annotations
 import base64
 import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from chalice.app import Blueprint, CORSConfig, Request, Response
 
 from chalicelib.log import logger
+from lookalike import wiring
+from lookalike.core.access import Right
+from lookalike.core.errors import Reject
 from lookalike.http.message import HttpAnswer, HttpRequest, json_answer
+from lookalike.http.operations import RIGHTS
 from lookalike.http.problems import framework_problem, problem_answer, problem_of
 
-# Nothing here depends on who asks (no cookies), so any page may search; infra/gateway.py takes
-# DELETE out of what pages are told they may do.
+# A page has no rights that come by themselves (no cookies; keys are sent by who has them), so any
+# page may search; infra/gateway.py takes DELETE out of what pages are told they may do.
 CORS = CORSConfig(allow_origin="*", expose_headers=["Retry-After", "X-Cache"], max_age=3600)
 View = Callable[[HttpRequest], object]
 
 
 def endpoint(blueprint: Blueprint, method: str, path: str) -> Callable[[View], View]:
-    """Register a view: it takes an `HttpRequest`, returns what becomes JSON or an `HttpAnswer`."""
+    """Register a view: it takes an `HttpRequest`, returns what becomes JSON or an `HttpAnswer`.
+
+    It is called for those who have the right that `RIGHTS` says.
+    """
+    right = RIGHTS[method, path]
 
     def register(view: View) -> View:
         @functools.wraps(view)
         def answer(**path_parameters: str) -> Response:
             request = incoming(blueprint.current_request, path_parameters)
-            return outgoing(answer_of(view, request))
+            return outgoing(answer_of(view, request, right))
 
         # Chalice matches content types exactly; `lookalike.http.body` knows image/* and says more.
         blueprint.route(path, methods=[method], content_types=["*/*"], cors=CORS)(answer)
@@ -35,10 +44,16 @@ def endpoint(blueprint: Blueprint, method: str, path: str) -> Callable[[View], V
     return register
 
 
-def answer_of(view: View, request: HttpRequest) -> HttpAnswer:
-    """Run a view; whatever it raises is answered by a problem document."""
+def answer_of(view: View, request: HttpRequest, right: Right | None) -> HttpAnswer:
+    """Run a view for who may; whatever is raised is answered by a problem document."""
     try:
-        result = view(request)
+        if right is None:
+            result = view(request)
+        else:
+            admitted = wiring.services().access.admit(request.authorization, right)
+            logger.append_keys(api_key_id=admitted.caller.key_id or None)
+            result = view(replace(request, caller=admitted.caller))
+            admitted.check()
         return result if isinstance(result, HttpAnswer) else json_answer(result)
     except Exception as error:
         problem = problem_of(error, request.request_id)
@@ -48,7 +63,7 @@ def answer_of(view: View, request: HttpRequest) -> HttpAnswer:
             logger.warning(
                 "unavailable", path=request.path, request_id=request.request_id, cause=str(error)
             )
-        return problem_answer(problem)
+        return problem_answer(problem, error.headers if isinstance(error, Reject) else None)
 
 
 def incoming(request: Request, path_parameters: Mapping[str, str]) -> HttpRequest:
@@ -63,6 +78,7 @@ def incoming(request: Request, path_parameters: Mapping[str, str]) -> HttpReques
         path=request.context.get("path", request.path),
         request_id=request.context.get("requestId", ""),
         base_url=base_url(request),
+        authorization=request.headers.get("authorization", ""),
     )
 
 

@@ -45,6 +45,6 @@ def health(request: HttpRequest) -> object:
 
 @endpoint(blueprint, "GET", "/stats")
 def stats(request: HttpRequest) -> object:
-    """Counts of every catalogue."""
+    """Counts of the caller's catalogues."""
     query_parameters(request.query, NoParameters)
-    return wiring.services().catalogue.stats()
+    return wiring.services().catalogue.stats(request.caller)

@@ -16,14 +16,15 @@ blueprint = Blueprint(__name__)
 def explanation(request: HttpRequest) -> object:
     """Which parts of the query and of the product made the match."""
     query_id, product_id = read_explanation(request)
-    found = wiring.services().explanations.explanation(query_id, product_id, request.base_url)
+    explanations = wiring.services().explanations
+    found = explanations.explanation(query_id, product_id, request.base_url, request.caller)
     return json_answer(found.answer, headers=_headers(found.hit))
 
 
 @endpoint(blueprint, "GET", "/explanations/{query_id}/{product_id}/{picture}")
 def picture(request: HttpRequest) -> object:
     """The same on the photos."""
-    found = wiring.services().explanations.picture(*read_picture(request))
+    found = wiring.services().explanations.picture(*read_picture(request), request.caller)
     headers = _headers(found.hit)
     if found.body is None:
         return HttpAnswer(303, headers=headers | {"Location": found.url})

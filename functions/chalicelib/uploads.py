@@ -17,4 +17,4 @@ blueprint = Blueprint(__name__)
 def create_upload(request: HttpRequest) -> object:
     """A presigned form that admits one query image."""
     query_parameters(request.query, NoParameters)
-    return json_answer(wiring.services().uploads.create(), status=201)
+    return json_answer(wiring.services().uploads.create(request.caller), status=201)

@@ -20,14 +20,26 @@ MAX_BODY_BYTES = 4_500_000
 Fields = dict[str, str | bytes | tuple[str, str | bytes] | tuple[str, str | bytes, str]]
 _TIMEOUT = urllib3.Timeout(connect=5, read=60)
 _REDIRECTS = 3
-_RETRIES = urllib3.Retry(total=2, connect=2, read=0, status=0, redirect=0, backoff_factor=0.2)
+_RETRIES = urllib3.Retry(
+    total=2,
+    connect=2,
+    read=0,
+    status=0,
+    redirect=0,
+    backoff_factor=0.2,
+    respect_retry_after_header=False,  # the answer's own words say more
+)
 
 
 class Api:
-    """The API at ``url``. Safe to share between threads; close it, or use it in a ``with``."""
+    """The API at ``url``, asked with an API key unless that is empty.
 
-    def __init__(self, url: str, connections: int = 1) -> None:
+    Safe to share between threads; close it, or use it in a ``with``.
+    """
+
+    def __init__(self, url: str, key: str = "", connections: int = 1) -> None:
         self.url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._pool = urllib3.PoolManager(maxsize=connections, timeout=_TIMEOUT, retries=_RETRIES)
 
     def __enter__(self) -> Api:
@@ -52,7 +64,7 @@ class Api:
     def pair_picture(self, query_id: str, product_id: str) -> bytes:
         """The PNG of a query and a result side by side; a large one comes from the bucket."""
         url = f"{self.url}{_explanation_path(query_id, product_id)}/pair.png"
-        return self._request("GET", url, None, {"Accept": "image/png"})
+        return self._request("GET", url, None, {"Accept": "image/png", **self._headers})
 
     def fetch(self, url: str) -> bytes:
         """GET what is at an address that the API gave, such as a picture."""
@@ -124,7 +136,9 @@ class Api:
         headers: Mapping[str, str],
     ) -> Any:
         url = self.url + path + (f"?{urlencode(query)}" if query else "")
-        data = self._request(method, url, body, {"Accept": "application/json", **headers})
+        data = self._request(
+            method, url, body, {"Accept": "application/json", **self._headers, **headers}
+        )
         try:
             return json.loads(data)
         except ValueError:

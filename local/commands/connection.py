@@ -15,12 +15,14 @@ from local.commands.exits import Unreachable
 from lookalike.settings import PREFIX
 
 if TYPE_CHECKING:
+    from local.commands.api import Api
     from local.state import State
     from lookalike.core.ports import Stores
     from lookalike.settings import Settings
 
 DEFAULT_DATA_DIR = Path(".lookalike")
 API_URL = "LOOKALIKE_API_URL"
+API_KEY = "LOOKALIKE_API_KEY"
 AWS_URL = "AWS_ENDPOINT_URL"
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -45,6 +47,22 @@ class Connection:
         if not self.api_url:
             raise Unreachable(f"The API's address is not known; set {API_URL}.")
         return self.api_url
+
+    def open_api(self, connections: int = 1) -> Api:
+        """The API, asked with the key of ``LOOKALIKE_API_KEY``, else with the local cloud's own.
+
+        Raises
+        ------
+        Unreachable
+            Its address is not known.
+        """
+        from local.api_key import read_local_key
+        from local.commands.api import Api
+
+        key = os.environ.get(API_KEY, "")
+        if not key and self.state is not None:
+            key = read_local_key(Path(self.state.data_dir))
+        return Api(self.api(), key, connections)
 
     def local(self) -> State:
         """The state of the local cloud.

@@ -20,6 +20,7 @@ from local.commands.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
     from local.commands.api import Api
+    from local.commands.connection import Connection
 
 QUERIES = "queries"
 _SEED = 0
@@ -106,15 +107,13 @@ def evaluate(
     and rises: the areas under these curves for Grad-CAM and contributions, beside random maps and
     a centre blob. The network runs on this machine, some 130 times a match.
     """
-    from local.commands.api import Api
-
     plan = read_manifest(manifest)
     if explanations:
-        api_url = connect(data_dir).api()
-        _evaluate_explanations(plan, api_url, catalogue, k, pairs, steps, as_json)
+        connection = connect(data_dir)
+        _evaluate_explanations(plan, connection, catalogue, k, pairs, steps, as_json)
         return
     with (
-        Api(connect(data_dir).api(), connections=parallel) as api,
+        connect(data_dir).open_api(parallel) as api,
         _progress(len(plan.queries), "Searching", visible=not as_json) as advance,
     ):
         parameters = {"k": k, "catalogue": catalogue, "exact": str(exact).lower()}
@@ -244,10 +243,15 @@ def _percentiles(values: Iterable[float]) -> dict[str, float]:
 
 
 def _evaluate_explanations(
-    plan: Manifest, api_url: str, catalogue: str, k: int, pairs: int, steps: int, as_json: bool
+    plan: Manifest,
+    connection: Connection,
+    catalogue: str,
+    k: int,
+    pairs: int,
+    steps: int,
+    as_json: bool,
 ) -> None:
     from local.commands import evaluate_explanations as pixels
-    from local.commands.api import Api
     from local.commands.model import model_folder
     from lookalike.core.images import ImageLimits
     from lookalike.settings import Settings
@@ -257,7 +261,7 @@ def _evaluate_explanations(
     judge_of = pixels.judge_of_spaces(settings.precision, model_folder(), steps, _SEED)
     images = [query.image for query in plan.queries]
     parameters = {"k": k, "catalogue": catalogue}
-    with Api(api_url) as api, _progress(pairs, "Judging", visible=not as_json) as advance:
+    with connection.open_api() as api, _progress(pairs, "Judging", visible=not as_json) as advance:
         matches = pixels.explained_pairs(api, images, parameters, pairs, _SEED)
         measured = pixels.measure(matches, judge_of, limits, advance)
     result = pixels.summary(measured) | {"catalogue": catalogue, "k": k, "steps": steps}

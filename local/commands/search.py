@@ -96,7 +96,6 @@ def search(
 
     An argument that is a file is an image, any other is a product's id.
     """
-    from local.commands.api import Api
     from local.commands.explain import explain_results
 
     what = what or None
@@ -113,7 +112,7 @@ def search(
         "exact": "true" if exact else None,
     }
     query = {name: value for name, value in given.items() if value is not None}
-    with Api(connect(data_dir).api()) as api:
+    with connect(data_dir).open_api() as api:
         if what is None:
             part = {"query_id": like_query, "cells": cells, "crop": crop}
             answer = api.search({n: value for n, value in part.items() if value is not None}, query)

@@ -66,9 +66,7 @@ def _addresses(connection: Connection) -> dict[str, str]:
 
 
 def _catalogues(connection: Connection) -> list[dict[str, Any]]:
-    from local.commands.api import Api
-
-    with Api(connection.api()) as api:
+    with connection.open_api() as api:
         catalogues: list[dict[str, Any]] = api.get("/stats")["catalogues"]
         return catalogues
 

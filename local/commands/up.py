@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ import click
 from local.commands.connection import DEFAULT_DATA_DIR
 from local.commands.exits import Unreachable, WrongUse
 from local.commands.terminal import plain
-from lookalike.settings import PREFIX
+from lookalike.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
     from local.cloud import RunningCloud
@@ -30,7 +32,7 @@ _NAMES_OF_RESOURCES = ("_BUCKET", "_TABLE", "_URL", "_DATA_DIR")
     type=click.Path(path_type=Path, file_okay=False),
     default=DEFAULT_DATA_DIR,
     show_default=True,
-    help="State folder: addresses, logs, the drawn sample.",
+    help="State folder: what is in the buckets, tables and queues; addresses, logs, the sample.",
 )
 @click.option("--api-port", type=_PORT, default=8000, show_default=True, help="Port of the API.")
 @click.option(
@@ -44,32 +46,37 @@ _NAMES_OF_RESOURCES = ("_BUCKET", "_TABLE", "_URL", "_DATA_DIR")
     type=click.IntRange(1, 64),
     help="Processes that embed photos side by side.  [default: one a core]",
 )
+@click.option("--require-api-key", is_flag=True, help="Answer only requests with an API key.")
 @click.option("--dashboard/--no-dashboard", default=True, help="Serve the dashboard.")
 @click.option("--sample/--no-sample", default=True, help="Put the sample catalogue in.")
+@click.option(
+    "--enforce-roles", is_flag=True, help="Let functions do only what their roles on AWS allow."
+)
 def up(
     data_dir: Path,
     api_port: int,
     aws_port: int,
     dashboard_port: int,
     workers: int | None,
+    require_api_key: bool,
     dashboard: bool,
     sample: bool,
+    enforce_roles: bool,
 ) -> None:
     """Start Lookalike on this machine.
 
-    That is the bucket, the functions, the API and the dashboard, until Ctrl-C. For now the bucket
-    and the index live as long as the command does: a new start begins empty, and puts the sample
-    catalogue in again. On the first start the sample is drawn, which takes a while; it can be
-    searched as it grows.
+    That is the bucket, the functions, the API and the dashboard, until Ctrl-C. What was put in
+    stays in the state folder, and is there again at the next start. On the first start the sample
+    is drawn, which takes a while; it can be searched as it grows.
     """
     from local import cloud
     from local.commands.model import model_folder
     from local.ports import PortInUse
     from local.state import AlreadyRunning
     from lookalike.modelbuild import ensure_model
-    from lookalike.settings import Settings
 
     settings = Settings.from_env()
+    needs_key = require_api_key or settings.require_api_key
     _step(f"Preparing the encoder {settings.encoder} ({settings.precision})")
     folder = model_folder().resolve()
     ensure_model(settings.encoder, settings.precision, folder)
@@ -80,10 +87,12 @@ def up(
         dashboard_port=dashboard_port,
         workers=workers or os.cpu_count() or 1,
         dashboard=dashboard,
+        enforce_roles=enforce_roles,
         environment={
             "LOOKALIKE_CACHE_DIR": str(data_dir.resolve() / "bases"),
             **chosen_settings(os.environ),
             "LOOKALIKE_MODEL_DIR": str(folder),
+            "LOOKALIKE_REQUIRE_API_KEY": str(needs_key).lower(),
         },
     )
     try:
@@ -93,6 +102,7 @@ def up(
     except cloud.StartError as error:
         raise Unreachable(str(error)) from error
     try:
+        _renew_key(data_dir, needs_key)
         _show(running.state, data_dir, sample)
         _wait(running, data_dir, sample)
     finally:
@@ -102,12 +112,24 @@ def up(
 
 
 def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The caller's ``LOOKALIKE_*`` settings, without the names, which the template decides."""
+    """The caller's settings, without the names, which the template decides."""
+    known = {PREFIX + item.name.upper() for item in fields(Settings)}
     return {
         name: value
         for name, value in environ.items()
-        if name.startswith(PREFIX) and not name.endswith(_NAMES_OF_RESOURCES)
+        if name in known and not name.endswith(_NAMES_OF_RESOURCES)
     }
+
+
+def _renew_key(data_dir: Path, needed: bool) -> None:
+    """Give this machine's dashboard and commands a key of their own, and end the one before."""
+    from local.api_key import read_local_key, renew_local_key
+    from local.commands.connection import connect
+    from lookalike.services.access import ApiKeys
+
+    if needed or read_local_key(data_dir):
+        keys = ApiKeys(connect(data_dir).stores().api_keys, time.time)
+        renew_local_key(data_dir, keys, wanted=needed)
 
 
 def _step(sentence: str) -> None:
@@ -157,8 +179,8 @@ def _option(data_dir: Path) -> str:
 
 
 def _show(state: State, data_dir: Path, sample: bool) -> None:
+    from local.api_key import FILE_NAME, read_local_key
     from local.commands.sample import CATALOGUE, EXAMPLE_PRODUCT
-    from lookalike.settings import Settings
 
     rows = [
         ("API", state.api_url),
@@ -168,6 +190,8 @@ def _show(state: State, data_dir: Path, sample: bool) -> None:
     ]
     if state.dashboard_url:
         rows.append(("Dashboard", state.dashboard_url))
+    if read_local_key(data_dir):
+        rows.append(("API key", str(data_dir / FILE_NAME)))
     rows.append(("Logs", str(data_dir / "logs")))
     click.echo("\nLookalike is running.\n")
     for name, value in rows:

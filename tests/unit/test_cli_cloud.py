@@ -47,10 +47,26 @@ class Cloud:
         self.stores.counts.add(catalogue, Counts(failures=1))
 
 
+class NoLetters:
+    """A dead-letter queue that is empty; tests/unit/test_cli_failures.py has one that is not."""
+
+    def __init__(self, url: str) -> None:
+        assert url
+
+    def take(self, limit: int) -> list[object]:
+        return []
+
+    def show(self, letters: Iterator[object]) -> None:
+        assert not list(letters)
+
+    retry = show
+
+
 @pytest.fixture
 def cloud(memory_stores: Stores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cloud:
     made = Cloud(memory_stores)
     monkeypatch.setattr("lookalike.wiring.aws_stores", lambda settings: memory_stores)
+    monkeypatch.setattr("lookalike.adapters.dead_letters.DeadLetters", NoLetters)
     monkeypatch.setattr("local.commands.upload.bucket_put", lambda bucket: made.put)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("LOOKALIKE_INGEST_QUEUE_URL", "http://127.0.0.1:1/queue")
@@ -244,6 +260,8 @@ SWEPT = {
     "deleted_explanations": 4,
     "deleted_thumbnails": 1000,
     "deleted_maps": 6,
+    "lost": 0,
+    "phase": "done",
     "finished": True,
 }
 
@@ -258,7 +276,11 @@ SWEPT = {
             "1,000 thumbnails and 6 feature maps that nothing needs deleted, 3 searches and "
             "4 explanations that have expired.\n",
         ),
-        ({"error": None, "payload": SWEPT | {"finished": False}}, 1, "Time ran out"),
+        (
+            {"error": None, "payload": SWEPT | {"lost": 1}},
+            0,
+            "2 differ and were queued, 1 of them missing in the index.",
+        ),
         ({"error": "Unhandled", "payload": {"errorMessage": "no table"}}, 1, "failed: no table"),
     ],
 )

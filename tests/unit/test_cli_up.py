@@ -100,7 +100,20 @@ def test_up_prints_the_addresses_and_what_to_do_next(fake: FakeCloud, tmp_path: 
         "LOOKALIKE_CACHE_DIR": str(tmp_path / ".lookalike" / "bases"),
         "LOOKALIKE_MODEL_DIR": str(tmp_path / "models"),
         "LOOKALIKE_PRECISION": "int8",
+        "LOOKALIKE_REQUIRE_API_KEY": "false",
     }
+
+
+@pytest.mark.parametrize("how", ["option", "setting"])
+def test_keys_are_asked_for_when_that_is_wanted(
+    fake: FakeCloud, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    renewed: list[bool] = []
+    monkeypatch.setattr("local.commands.up._renew_key", lambda folder, key: renewed.append(key))
+    monkeypatch.setenv("LOOKALIKE_REQUIRE_API_KEY", str(how == "setting").lower())
+    assert run("--no-sample", *(["--require-api-key"] if how == "option" else [])).exit_code == 0
+    assert fake.options is not None and renewed == [True]
+    assert fake.options.environment["LOOKALIKE_REQUIRE_API_KEY"] == "true"
 
 
 def test_the_options_reach_the_cloud(fake: FakeCloud) -> None:

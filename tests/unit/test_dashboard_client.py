@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from dashboard.client import MAX_DIRECT_BYTES, Api, Photo, Problem, api_url
+from dashboard.client import MAX_DIRECT_BYTES, Api, Photo, Problem, api_key, api_url
+from local.api_key import FILE_NAME
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def against(routes: dict[tuple[str, str], Handler], call: Callable[[Api], Awaitable[object]]):
+def against(
+    routes: dict[tuple[str, str], Handler], call: Callable[[Api], Awaitable[object]], key: str = ""
+):
     """Run ``call`` against an API of ``routes`` on a free port; give what it gave."""
 
     async def run() -> object:
@@ -26,7 +30,7 @@ def against(routes: dict[tuple[str, str], Handler], call: Callable[[Api], Awaita
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             port = runner.addresses[0][1]
-            return await call(Api(f"http://127.0.0.1:{port}"))
+            return await call(Api(f"http://127.0.0.1:{port}", lambda: key))
         finally:
             await runner.cleanup()
 
@@ -124,3 +128,50 @@ def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     assert api_url() == "http://127.0.0.1:8000"
     monkeypatch.setenv("LOOKALIKE_API_URL", "http://127.0.0.1:9000/")
     assert api_url() == "http://127.0.0.1:9000"
+
+
+def test_a_key_goes_to_the_api_and_never_to_the_bucket():
+    seen: list[tuple[str, str | None]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers.get("Authorization")))
+        url = str(request.url.origin()) + "/bucket"
+        return web.json_response({"upload_key": "01J", "url": url, "fields": {}})
+
+    async def bucket(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers.get("Authorization")))
+        return web.Response(status=204)
+
+    routes = {("POST", path): answer for path in ("/uploads", "/search")}
+    routes["POST", "/bucket"] = bucket
+    photo = Photo(bytes(MAX_DIRECT_BYTES + 1), "image/jpeg", "a.jpg")
+    against(routes, lambda api: api.search(photo, {}), key="lk_a_b")
+    assert seen == [("/uploads", "Bearer lk_a_b"), ("/bucket", None), ("/search", "Bearer lk_a_b")]
+
+
+def test_a_picture_comes_with_the_key_or_says_why_not():
+    async def pair(request: web.Request) -> web.Response:
+        if "Authorization" not in request.headers:
+            problem = {"title": "Unauthorized", "detail": "This needs an API key."}
+            return web.json_response(problem, status=401)
+        return web.Response(body=b"webp", content_type="image/webp")
+
+    routes = {("GET", "/explanations/Q/p/pair.webp"): pair}
+    url = "https://shop.example/explanations/Q/p"
+    assert against(routes, lambda api: api.pair_picture(url), key="lk_a_b") == b"webp"
+    with pytest.raises(Problem, match="needs an API key"):
+        against(routes, lambda api: api.pair_picture(url))
+
+
+def test_the_key_comes_from_the_environment_or_the_state_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    for name in ("LOOKALIKE_API_KEY", "LOOKALIKE_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    assert api_key() == ""
+    monkeypatch.setenv("LOOKALIKE_DATA_DIR", str(tmp_path))
+    assert api_key() == ""
+    (tmp_path / FILE_NAME).write_text("lk_local_key\n")
+    assert api_key() == "lk_local_key"
+    monkeypatch.setenv("LOOKALIKE_API_KEY", "lk_other")
+    assert api_key() == "lk_other"

@@ -42,8 +42,7 @@ def test_only_what_can_be_explained_may_be_asked_why():
 
 def test_facts_and_pictures_are_escaped():
     assert "<script" not in explanation_facts([(HOSTILE, HOSTILE)])
-    assert "<script" not in picture("http://127.0.0.1/" + HOSTILE)
-    assert 'src=""' in picture("javascript:alert(1)")
+    assert 'src="data:image/webp;base64,IiA+"' in picture(b'" >')
 
 
 def test_hostile_metadata_stays_text():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,9 @@ class FakeApi:
     async def explanation(self, url: str) -> dict[str, Any]:
         self.waiting[url] = asyncio.get_running_loop().create_future()
         return await self.waiting[url]
+
+    async def pair_picture(self, url: str) -> bytes:
+        return url.encode()
 
 
 def result(name: str) -> dict[str, Any]:
@@ -63,7 +67,8 @@ def test_an_answer_that_comes_late_is_not_shown(late: str) -> None:
         (await asked(api, urls[1])).set_result(ANSWER | {"score": 0.7})
         await second
         shown = dialog._body.object
-        assert "0.700" in shown and f"{urls[1]}/pair.webp" in shown and "<dd>–</dd>" in shown
+        pair = base64.b64encode(urls[1].encode()).decode()
+        assert "0.700" in shown and pair in shown and "<dd>–</dd>" in shown
         if late == "answer":
             slow.set_result(ANSWER)
         else:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from lookalike.core.access import ANYBODY, Caller
 from lookalike.core.attributes import is_text
 from lookalike.core.errors import InvalidRequest
 
@@ -20,7 +21,8 @@ class HttpRequest:
 
     ``path_parameters`` are as they stand in the URL, percent-encoded, which is how API Gateway's
     REST APIs hand them on; ``query`` is decoded already; ``path`` includes the stage, if any.
-    ``base_url`` is what the API's own absolute URLs begin with, stage included.
+    ``base_url`` is what the API's own absolute URLs begin with, stage included. ``caller`` is
+    whoever the API key in ``authorization`` belongs to.
     """
 
     path_parameters: Mapping[str, str] = field(default_factory=dict)
@@ -30,6 +32,8 @@ class HttpRequest:
     path: str = "/"
     request_id: str = ""
     base_url: str = ""
+    authorization: str = ""
+    caller: Caller = ANYBODY
 
     def path_parameter(self, name: str) -> str:
         """A path parameter, decoded once.

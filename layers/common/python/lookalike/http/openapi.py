@@ -21,15 +21,36 @@ from lookalike.services.query import SearchResponse
 Json = dict[str, Any]
 REFERENCE = "#/components/schemas/{name}"
 PROBLEM_DESCRIPTIONS = {
-    400: "The body cannot be read as what its content type says.",
+    400: "The request or its URL is too long or broken, or the body is not what its content type "
+    "says.",
+    401: "There is no API key with this request, or none that is valid.",
+    403: "The API key is not for this catalogue, or may not do this.",
     404: "The catalogue, product, upload, search or picture does not exist.",
     405: "The route exists, but not with this method; `Allow` says which do.",
     410: "The search has expired, or the product or its photo has been deleted or replaced since.",
     413: "The body or the image is too large.",
     415: "The body is of a kind that is not read here, or the file is no image.",
     422: "A value is not allowed (`parameter`), or the image cannot be used (`reason`).",
+    429: "The API key has used up its requests of this minute; `Retry-After` says when to come "
+    "back.",
     500: "Something went wrong here. It was logged under `instance`.",
+    502: "The function did not finish.",
     503: "A part of the service cannot be reached; `Retry-After` says when to come back.",
+    504: "The function did not answer in time.",
+}
+KEY_PROBLEMS = (401, 403, 429)
+GATEWAY_PROBLEMS = (400, 502, 504)
+HEADERS_OF_PROBLEMS: dict[int, Json] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
+    429: {"Retry-After": {"schema": {"type": "integer"}}},
+    503: {"Retry-After": {"schema": {"type": "integer"}}},
+}
+SECURITY_SCHEME: Json = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key, as `lookalike keys create` prints it. Some are for certain "
+    "catalogues only, and most may not delete. `lookalike up` asks for none, unless it is started "
+    "with `--require-api-key`.",
 }
 PATH_PARAMETERS: dict[str, Json] = {
     "query_id": {
@@ -54,6 +75,13 @@ X_CACHE = {
     "schema": {"type": "string", "enum": ["hit", "miss"]},
 }
 LOCATION = {"schema": {"type": "string"}}
+# Lists of numbers, and what may be an object, are one field each.
+TEXTS_OF_A_FORM = {
+    "crop": "0.25,0.1,0.5,0.8",
+    "weights": "1,0.5",
+    "cells": "[[3,3],[3,4]]",
+    "filter": "category=shoes,price<=50",
+}
 DESCRIPTION = """\
 Visual product search: put photos into a bucket, search with a photo.
 
@@ -97,10 +125,12 @@ def document() -> Json:
         ],
         "paths": paths,
         "components": {
+            "securitySchemes": {"apiKey": SECURITY_SCHEME},
             "schemas": schemas,
             "responses": {
                 f"Problem{status}": {
                     "description": text,
+                    "headers": HEADERS_OF_PROBLEMS.get(status, {}),
                     "content": {
                         PROBLEM_TYPE: {"schema": {"$ref": REFERENCE.format(name="Problem")}}
                     },
@@ -117,6 +147,7 @@ def _operation(operation: Operation, properties: Json, schemas: Json) -> Json:
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.description,
+        "security": [{"apiKey": []}] if operation.right else [],
         "parameters": _parameters(operation, properties),
         "responses": _responses(operation),
     }
@@ -164,13 +195,15 @@ def _responses(operation: Operation) -> Json:
         }
     problems = {
         str(status): {"$ref": f"#/components/responses/Problem{status}"}
-        for status in operation.problems
+        for status in sorted(
+            {*operation.problems, *GATEWAY_PROBLEMS, *(KEY_PROBLEMS if operation.right else ())}
+        )
     }
     return responses | problems
 
 
 def _search_body(schemas: Json) -> Json:
-    """The three ways to send a search. A form has the fields of the JSON body; lists repeat."""
+    """The three ways to send a search. A form has the JSON body's fields; lists of ids repeat."""
     binary = {"type": "string", "contentMediaType": "application/octet-stream"}
     form = copy.deepcopy(schemas[SearchBody.__name__])
     form["properties"]["image"] = {
@@ -178,6 +211,9 @@ def _search_body(schemas: Json) -> Json:
         "items": binary,
         "description": "One image file or several, each as a part named `image`.",
     }
+    for name, example in TEXTS_OF_A_FORM.items():
+        text = form["properties"][name]["description"]
+        form["properties"][name] = {"type": "string", "description": text, "examples": [example]}
     form.pop("title", None)
     reference = {"$ref": REFERENCE.format(name=SearchBody.__name__)}
     return {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
+from lookalike.core.access import Right
 from lookalike.core.material import MAX_PARTS
 from lookalike.http.explanation_parameters import PictureParameters
 from lookalike.http.parameters import (
@@ -26,16 +27,17 @@ SEARCH, EXPLANATIONS, PRODUCTS, SERVICE = "Search", "Explanations", "Products", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method of one path.
+    """One method of one path. Callers need the right ``right``; None is open to all.
 
     ``answers`` are the types of its JSON answer (one of them), empty when it answers no JSON;
     ``media_types`` are those of any other answer. With ``cached`` it says in ``X-Cache`` whether it
     had to compute. ``elsewhere`` is a status that sends the client to another URL, 0 for none.
-    ``problems`` are statuses of problem documents.
+    ``problems`` are statuses of problem documents, beside those of keys.
     """
 
     method: str
     path: str
+    right: Right | None
     id: str
     tag: str
     summary: str
@@ -54,6 +56,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/search",
+        right="read",
         id="search",
         tag=SEARCH,
         summary="Search with images, stored products, uploads or a part of an earlier search",
@@ -73,6 +76,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/products/{product_id}/similar",
+        right="read",
         id="similar",
         tag=SEARCH,
         summary="Products similar to a stored one",
@@ -83,6 +87,7 @@ OPERATIONS = (
     Operation(
         method="POST",
         path="/uploads",
+        right="read",
         id="createUpload",
         tag=SEARCH,
         summary="Get a form for an image that is too large for a request",
@@ -95,6 +100,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/explanations/{query_id}/{product_id}",
+        right="read",
         id="explain",
         tag=EXPLANATIONS,
         summary="Why a product matches a search",
@@ -108,6 +114,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/explanations/{query_id}/{product_id}/{picture}",
+        right="read",
         id="explainInPictures",
         tag=EXPLANATIONS,
         summary="The same drawn on the photos",
@@ -124,6 +131,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/products",
+        right="read",
         id="listProducts",
         tag=PRODUCTS,
         summary="A page of products, or of objects that could not be indexed",
@@ -136,6 +144,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/products/{product_id}",
+        right="read",
         id="getProduct",
         tag=PRODUCTS,
         summary="One product with its views and attributes",
@@ -146,6 +155,7 @@ OPERATIONS = (
     Operation(
         method="DELETE",
         path="/products/{product_id}",
+        right="write",
         id="deleteProduct",
         tag=PRODUCTS,
         summary="Delete a product",
@@ -157,6 +167,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/health",
+        right=None,
         id="health",
         tag=SERVICE,
         summary="Whether the service can answer",
@@ -166,6 +177,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/stats",
+        right="read",
         id="stats",
         tag=SERVICE,
         summary="What every catalogue holds",
@@ -175,6 +187,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/openapi.json",
+        right=None,
         id="openapi",
         tag=SERVICE,
         summary="This description",
@@ -183,6 +196,7 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/docs",
+        right=None,
         id="docs",
         tag=SERVICE,
         summary="This description as a page",
@@ -191,9 +205,13 @@ OPERATIONS = (
     Operation(
         method="GET",
         path="/",
+        right=None,
         id="root",
         tag=SERVICE,
         summary="Redirects to the page",
         status=302,
     ),
 )
+
+RIGHTS = {(operation.method, operation.path): operation.right for operation in OPERATIONS}
+"""What a caller needs for each route."""

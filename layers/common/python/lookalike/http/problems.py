@@ -19,6 +19,7 @@ RETRY_AFTER_S = 1
 STATUS_OF_REASON = {
     "too-large": 413,
     "too-many-pixels": 413,
+    "too-much-memory": 413,
     "not-an-image": 415,
     "missing-codec": 415,
 }

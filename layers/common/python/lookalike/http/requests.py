@@ -40,7 +40,9 @@ def read_search(request: HttpRequest) -> SearchRequest:
     given = read_search_body(request)
     body = checked(given.fields, SearchBody, strict=given.strict)
     return SearchRequest(
-        catalogue=_first(body.catalogue, parameters.catalogue, DEFAULT_CATALOGUE),
+        catalogue=request.caller.allowed(
+            _first(body.catalogue, parameters.catalogue, DEFAULT_CATALOGUE)
+        ),
         inputs=_inputs(given, body),
         k=_first(body.k, parameters.k, DEFAULT_K),
         filter=_filter(_first(body.filter, parameters.filter, None)),
@@ -49,6 +51,7 @@ def read_search(request: HttpRequest) -> SearchRequest:
         exact=_first(body.exact, parameters.exact, False),
         explain=_first(body.explain, parameters.explain, True),
         base_url=request.base_url,
+        caller=request.caller,
     )
 
 
@@ -57,25 +60,29 @@ def read_similar(request: HttpRequest) -> SearchRequest:
     parameters = query_parameters(request.query, SimilarParameters)
     product_id = request.path_parameter("product_id")
     return SearchRequest(
-        catalogue=parameters.catalogue,
+        catalogue=request.caller.allowed(parameters.catalogue),
         inputs=(QueryInput(product_id=product_id),),
         k=parameters.k,
         filter=_filter(parameters.filter),
         exact=parameters.exact,
         explain=parameters.explain,
         base_url=request.base_url,
+        caller=request.caller,
     )
 
 
 def read_product(request: HttpRequest) -> tuple[str, str]:
     """Read ``/products/{product_id}``: (catalogue, product id)."""
     parameters = query_parameters(request.query, ProductParameters)
-    return parameters.catalogue, request.path_parameter("product_id")
+    catalogue = request.caller.allowed(parameters.catalogue)
+    return catalogue, request.path_parameter("product_id")
 
 
 def read_page(request: HttpRequest) -> PageParameters:
     """Read ``GET /products``."""
-    return query_parameters(request.query, PageParameters)
+    parameters = query_parameters(request.query, PageParameters)
+    request.caller.allowed(parameters.catalogue)
+    return parameters
 
 
 def _first(body: Value | UnsetType, query: Value | UnsetType, default: Value) -> Value:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lookalike import __version__
+from lookalike.core.access import ANYBODY, Caller
 from lookalike.core.compaction import live_entries
 from lookalike.core.errors import Conflict, InvalidRequest, NotFound, Retry
 from lookalike.core.generations import following
@@ -127,7 +128,6 @@ class Health:
     """Whether the tables answer."""
 
     status: str
-    catalogues: int
     version: str = __version__
 
 
@@ -191,8 +191,8 @@ class Catalogue:
         page, after = self._stores.failures.page(catalogue, limit, _after(cursor))
         return FailurePage(page, _cursor(after))
 
-    def stats(self) -> Stats:
-        """Counts of every catalogue, from records that are kept as things change."""
+    def stats(self, caller: Caller = ANYBODY) -> Stats:
+        """Counts of the caller's catalogues, from records that are kept as things change."""
         lineages = {item.catalogue: item for item in self._stores.lineages.all()}
         counted = self._stores.counts.all()
         known = {name: counted.get(name, Counts()) for name in lineages.keys() | counted.keys()}
@@ -200,7 +200,7 @@ class Catalogue:
             [
                 self._stats(catalogue, counts, lineages.get(catalogue))
                 for catalogue, counts in sorted(known.items())
-                if catalogue in lineages or counts.failures
+                if caller.sees(catalogue) and (catalogue in lineages or counts.failures)
             ]
         )
 
@@ -234,7 +234,8 @@ class Catalogue:
 
     def health(self) -> Health:
         """Ask a table; raises `Retry` when it does not answer."""
-        return Health("ok", len(self._stores.lineages.all()))
+        self._stores.lineages.get(DEFAULT_CATALOGUE)
+        return Health("ok")
 
     def _objects_of(self, catalogue: str, product_id: str) -> list[str]:
         """Every object of a product: what is live, what failed and what is yet to be indexed."""

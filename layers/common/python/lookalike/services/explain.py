@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from lookalike.core.access import ANYBODY, Caller
 from lookalike.core.errors import (
     CorruptFile,
     Gone,
@@ -104,25 +105,30 @@ class Explanations:
         self._url_expires_s = url_expires_s
         self._clock = clock
 
-    def explanation(self, query_id: str, product_id: str, base_url: str = "") -> Answered:
+    def explanation(
+        self, query_id: str, product_id: str, base_url: str = "", caller: Caller = ANYBODY
+    ) -> Answered:
         """Explain why a product matches a search; URLs in the answer begin with ``base_url``.
 
         Raises
         ------
         NotFound
-            There was no such search or product, or nothing is kept of the search.
+            There was no such search that the caller may know of, no such product, or nothing is
+            kept of the search.
         Gone
             The search has expired, the product was deleted, or what was searched with has left:
             the index, the encoder, a stored photo.
         Retry
             A store or the encoder cannot be reached, or the product's photo was replaced just now.
         """
-        pair = self._pairs.find(query_id, product_id)
+        pair = self._pairs.find(query_id, product_id, caller)
         explained, hit = self._explained(pair)
         view = _view(pair, explained)
         return Answered(answer_of(explained, pair.material, pair.product_id, view, base_url), hit)
 
-    def picture(self, query_id: str, product_id: str, wanted: PictureRequest) -> Picture:
+    def picture(
+        self, query_id: str, product_id: str, wanted: PictureRequest, caller: Caller = ANYBODY
+    ) -> Picture:
         """Draw an explanation on its photos.
 
         Raises
@@ -134,7 +140,7 @@ class Explanations:
         Unindexable
             A photo cannot be read here.
         """
-        pair = self._pairs.find(query_id, product_id)
+        pair = self._pairs.find(query_id, product_id, caller)
         parts = len(pair.material.parts)
         _check_part(wanted.part, parts)
         if parts == 1:

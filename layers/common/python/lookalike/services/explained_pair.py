@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lookalike.core.access import ANYBODY, Caller
 from lookalike.core.errors import CorruptFile, Gone, LookalikeError, NotFound, Vanished
 from lookalike.core.head import Head
 from lookalike.core.keys import MAX_NAME_BYTES, content_digest, explanation_key, product_of
@@ -81,19 +82,20 @@ class PairFinder:
         self._live_index = live_index
         self._generation = generation
 
-    def find(self, query_id: str, product_id: str) -> Pair:
+    def find(self, query_id: str, product_id: str, caller: Caller = ANYBODY) -> Pair:
         """Find the search and the product.
 
         Raises
         ------
         NotFound
-            There was no such search, nothing is kept of it, or there was never such a product.
+            There was no such search that the caller may know of, nothing is kept of it, or there
+            was never such a product.
         Gone
             The search has expired; the product has been deleted.
         Retry
             A store cannot be reached.
         """
-        material = self._materials.read(query_id)
+        material = self._materials.read(query_id, caller)
         id_ = (material.catalogue, product_id)
         of_parts = [product_of(part.key) for part in material.parts]
         wanted = {item for item in of_parts if item is not None}

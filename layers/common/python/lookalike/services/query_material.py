@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future, wait
 
 from ulid import ULID
 
+from lookalike.core.access import ANYBODY, Caller
 from lookalike.core.errors import CorruptFile, Gone, LookalikeError, NotFound, Unindexable
 from lookalike.core.keys import query_key
 from lookalike.core.material import QueryMaterial, decode_material, encode_material
@@ -56,13 +57,14 @@ class QueryMaterials:
         """Forget a search's material, if there is any."""
         self._store.delete(query_key(query_id))
 
-    def read(self, query_id: str) -> QueryMaterial:
+    def read(self, query_id: str, caller: Caller = ANYBODY) -> QueryMaterial:
         """What a search was made with.
 
         Raises
         ------
         NotFound
-            There was no such search, it was not to be explained, or nothing is kept here.
+            There was no such search that the caller may know of, it was not to be explained, or
+            nothing is kept here.
         Gone
             It is longer ago than material is kept, or what is there cannot be read.
         """
@@ -79,7 +81,7 @@ class QueryMaterials:
             )
         now = self._clock()
         material = self._stored(query_id)
-        if material is None:
+        if material is None or not caller.sees(material.catalogue):
             searched_at = ULID.from_str(query_id).timestamp
             if searched_at + self.retention_s <= now:
                 raise self._expired(query_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from lookalike.core.access import ANYBODY, Caller
 from lookalike.core.errors import NotFound
 from lookalike.core.ports import Clock, Ids, ObjectStore
 
@@ -42,17 +43,23 @@ class Uploads:
         self._clock = clock
         self._ids = ids
 
-    def create(self) -> UploadForm:
-        """Make a form that admits one image within 15 minutes."""
+    def create(self, caller: Caller = ANYBODY) -> UploadForm:
+        """Make a form that admits one image within 15 minutes, for the caller to search with."""
         upload_key = self._ids()
         url, fields = self._store.upload_form(
-            upload_object_key(upload_key), self._max_bytes, _EXPIRES_S
+            upload_object_key(upload_key, caller), self._max_bytes, _EXPIRES_S
         )
         return UploadForm(upload_key, url, fields, self._max_bytes, self._clock() + _EXPIRES_S)
 
 
-def upload_object_key(upload_key: str) -> str:
-    """Where an upload lies in the index bucket; raises `NotFound` for what is no upload key."""
+def upload_object_key(upload_key: str, caller: Caller = ANYBODY) -> str:
+    """Where an upload lies in the index bucket: in a folder of each API key's own.
+
+    Raises
+    ------
+    NotFound
+        It is no upload key.
+    """
     if not _UPLOAD_KEY.fullmatch(upload_key):
         raise NotFound(f"There is no upload “{upload_key}”.", parameter="upload_key")
-    return f"uploads/{upload_key}"
+    return "/".join(filter(None, ("uploads", caller.key_id, upload_key)))

@@ -1,0 +1,54 @@
+"""API keys and the requests of each in a minute, in one DynamoDB table."""
+
+from __future__ import annotations
+
+from lookalike.adapters.table import Item, Table, decode_record, encode_record, text
+from lookalike.core.access import ApiKey
+
+_MINUTE_S = 60
+_KEEP_MINUTES = 2
+
+
+class DynamoApiKeys:
+    """Implements `lookalike.core.ports.ApiKeyTable`.
+
+    Keys share a partition, which is read by key, or as a whole when they are listed. Each key's
+    counts have a partition of their own, and leave by the table's time to live.
+    """
+
+    def __init__(self, table: str) -> None:
+        self._table = Table(table)
+
+    def get(self, key_id: str) -> ApiKey | None:
+        """See `lookalike.core.ports.ApiKeyTable`."""
+        item = self._table.get(_key_of(key_id))
+        return decode_record(item, ApiKey) if item else None
+
+    def put(self, key: ApiKey) -> None:
+        """See `lookalike.core.ports.ApiKeyTable`."""
+        item = _key_of(key.key_id) | {"body": encode_record(key)}
+        self._table.call("PutItem", f"API key {key.key_id}", Item=item)
+
+    def all(self) -> list[ApiKey]:
+        """See `lookalike.core.ports.ApiKeyTable`."""
+        return [decode_record(item, ApiKey) for item in self._table.partition("kind", "key")]
+
+    def count(self, key_id: str, minute: int) -> int:
+        """See `lookalike.core.ports.ApiKeyTable`."""
+        answer = self._table.call(
+            "UpdateItem",
+            f"requests of the API key {key_id}",
+            Key={"kind": text(f"used {key_id}"), "id": text(str(minute))},
+            UpdateExpression="ADD #used :one SET #expires = :expires",
+            ExpressionAttributeNames={"#used": "used", "#expires": "expires_at"},
+            ExpressionAttributeValues={
+                ":one": {"N": "1"},
+                ":expires": {"N": str((minute + _KEEP_MINUTES) * _MINUTE_S)},
+            },
+            ReturnValues="UPDATED_NEW",
+        )
+        return int(answer["Attributes"]["used"]["N"])
+
+
+def _key_of(key_id: str) -> Item:
+    return {"kind": text("key"), "id": text(key_id)}

@@ -1,0 +1,135 @@
+"""The forms of ``POST /uploads``, as the local bucket takes them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+from botocore.config import Config
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_api._internal import moto_api_backend
+from moto.s3.models import s3_backends
+from werkzeug.test import Client
+
+from local.durable_moto import DurableMoto
+from lookalike.adapters.aws import forget_clients
+from lookalike.adapters.s3 import S3ObjectStore
+from lookalike.core.access import Caller
+from lookalike.services.uploads import UploadForm, Uploads
+
+ENDPOINT, BUCKET, KEY_ID = "http://127.0.0.1:5000", "lookalike-index", "abcdefghijkl"
+UPLOAD_KEY = "01J0000000000000000000000G"
+OBJECT_KEY = f"uploads/{KEY_ID}/{UPLOAD_KEY}"
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    for name, value in {
+        "AWS_ENDPOINT_URL": ENDPOINT,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    forget_clients()
+    moto_api_backend.reset()
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, "us-east-1")
+    yield Client(DurableMoto())
+    moto_api_backend.reset()
+    forget_clients()
+
+
+def form() -> UploadForm:
+    uploads = Uploads(S3ObjectStore(BUCKET), 100, lambda: 0.0, lambda: UPLOAD_KEY)
+    return uploads.create(Caller(KEY_ID))
+
+
+def send(bucket: Client, fields: dict[str, str], body: bytes = b"photo") -> tuple[int, str]:
+    data: dict[str, Any] = {**fields, "file": (BytesIO(body), "photo.jpg")}
+    answer = bucket.post(f"/{BUCKET}", base_url=ENDPOINT, data=data)
+    return answer.status_code, answer.text
+
+
+def stored() -> list[str]:
+    return list(s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys)
+
+
+def test_a_form_admits_one_object_under_its_keys_folder(bucket: Client) -> None:
+    made = form()
+    assert urlsplit(made.url).path == f"/{BUCKET}"
+    assert send(bucket, made.fields)[0] == 204
+    assert stored() == [OBJECT_KEY]
+    url = urlsplit(S3ObjectStore(BUCKET).url(OBJECT_KEY, 60))
+    answer = bucket.get(url.path, base_url=ENDPOINT, query_string=url.query)
+    assert (answer.data, answer.content_type) == (b"photo", "application/octet-stream")
+
+
+def tampered(fields: dict[str, str], old: str, new: str) -> dict[str, str]:
+    policy = json.loads(base64.b64decode(fields["policy"]))
+    changed = json.loads(json.dumps(policy).replace(old, new))
+    assert changed != policy
+    return {**fields, "policy": base64.b64encode(json.dumps(changed).encode()).decode()}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"key": f"uploads/{KEY_ID}/other"}, "AccessDenied"),
+        ({"key": f"uploads/mnopqrstuvwx/{UPLOAD_KEY}"}, "AccessDenied"),
+        ({"key": f"queries/{UPLOAD_KEY}.query"}, "AccessDenied"),
+        ({"Content-Type": "text/html"}, "AccessDenied"),
+        ({"Content-Type": "image/svg+xml"}, "AccessDenied"),
+        ({"Content-Type": None}, "AccessDenied"),
+        ({"acl": "public-read"}, "AccessDenied"),
+        ({"x-amz-meta-title": "x"}, "AccessDenied"),
+        ({"success_action_redirect": "https://elsewhere"}, "AccessDenied"),
+        ({"policy": None}, "AccessDenied"),
+        ({"x-amz-signature": None}, "AccessDenied"),
+        ({"x-amz-credential": None}, "AccessDenied"),
+        ({"x-amz-signature": "0" * 64}, "SignatureDoesNotMatch"),
+        ({"x-amz-signature": "é"}, "SignatureDoesNotMatch"),
+        ({"x-amz-credential": "local/20200101/us-east-1/s3/aws4_request"}, "Signature"),
+        ({"policy": ("100", "1000000000")}, "SignatureDoesNotMatch"),
+        ({"policy": (KEY_ID, "mnopqrstuvwx")}, "SignatureDoesNotMatch"),
+        ({"policy": ("application/octet-stream", "text/html")}, "SignatureDoesNotMatch"),
+        ({"policy": ('"expiration": "20', '"expiration": "21')}, "SignatureDoesNotMatch"),
+    ],
+)
+def test_nothing_of_a_form_can_be_changed(
+    bucket: Client, change: dict[str, Any], code: str
+) -> None:
+    fields = form().fields
+    ((name, value),) = change.items()
+    if isinstance(value, tuple):
+        fields = tampered(fields, *value)
+    else:
+        fields = {k: v for k, v in {**fields, name: value}.items() if v is not None}
+    status, text = send(bucket, fields)
+    assert (status, code in text) == (403, True), text
+    assert stored() == []
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"", 400), (b"x" * 100, 204), (b"x" * 101, 400)])
+def test_a_form_limits_the_size(bucket: Client, body: bytes, status: int) -> None:
+    assert send(bucket, form().fields, body)[0] == status
+
+
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+def test_forms_of_both_versions_are_checked(bucket: Client, version: str) -> None:
+    s3 = boto3.client(
+        "s3",
+        config=Config(signature_version=version),
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+    )
+    fields = s3.generate_presigned_post(BUCKET, "k")["fields"]
+    assert send(bucket, tampered(fields, '"k"', '"l"') | {"key": "l"})[0] == 403
+    assert send(bucket, fields)[0] == 204
+    assert stored() == ["k"]
