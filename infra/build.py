@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from infra.alarms import alarm_resources
 from infra.gateway import finish_api
 
 Json = dict[str, Any]
@@ -76,7 +77,7 @@ def merge(base: Json, override: Json) -> Json:
 
 
 def finish(template: Json) -> Json:
-    """Make the merged template explicit: no globals, no shared role, the queue by reference."""
+    """Make the merged template explicit and whole: no globals, no shared role, the alarms."""
     finished = copy.deepcopy(template)
     resources = finished["Resources"]
     resources.pop("DefaultRole", None)
@@ -85,6 +86,7 @@ def finish(template: Json) -> Json:
         if resource["Type"] == FUNCTION_TYPE:
             resource["Properties"] = _finish_function(name, resource["Properties"], shared)
     resources["RestAPI"]["Properties"] = finish_api(resources["RestAPI"]["Properties"])
+    resources |= alarm_resources()
     return finished
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "search": "local.commands.search:search",
     "status": "local.commands.status:status",
     "failures": "local.commands.failures:failures",
+    "keys": "local.commands.keys:keys",
     "sweep": "local.commands.functions:sweep",
     "compact": "local.commands.functions:compact",
     "reindex": "local.commands.reindex:reindex",

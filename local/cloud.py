@@ -21,6 +21,7 @@ from local import control
 from local.host import HostConfig
 from local.ports import check_free, free_port
 from local.provision import provision
+from local.roles import FILE_NAME, read_roles, write_roles
 from local.serving import LOOPBACK
 from local.state import FolderLock, State, remove_state, write_state
 from local.supervisor import Child, Supervisor
@@ -29,6 +30,8 @@ from local.template import REGION, Template
 Progress = Callable[[str], None]
 
 START_TIMEOUT_S = 120.0
+ANYBODY = "local"
+"""Access key and secret of whoever is no function; the AWS endpoint takes any."""
 _POLL_S = 0.03
 _MAX_FAILURES = 4
 _KEPT_VARIABLES = (
@@ -47,7 +50,8 @@ class Options:
 
     ``environment`` is added to every function's and to the dashboard's, over the template's own
     values (such as ``LOOKALIKE_MODEL_DIR``). ``template`` and ``functions_dir`` are built from and
-    found in the checkout when they are not given.
+    found in the checkout when they are not given. With ``enforce_roles`` each function may do what
+    its role in the template allows, and nothing else.
     """
 
     data_dir: Path = Path(".lookalike")
@@ -60,6 +64,7 @@ class Options:
     parameters: Mapping[str, str] = field(default_factory=dict)
     template: Path | None = None
     functions_dir: Path | None = None
+    enforce_roles: bool = False
 
 
 class RunningCloud:
@@ -141,6 +146,7 @@ class _Start:
         self._lock = lock
         self._report = on_progress
         self._logs = data_dir / "logs"
+        self._roles = data_dir / FILE_NAME
         self._supervisor = Supervisor(self._logs, self._write_state)
         self._state: State | None = None
         self._template: Template | None = None
@@ -152,9 +158,7 @@ class _Start:
         aws_url = f"http://{LOOPBACK}:{options.aws_port}"
         control_port = free_port()
         try:
-            self._report("Starting the AWS endpoint")
-            self._start("moto", "local.moto_server", "--port", str(options.aws_port))
-            path = options.template or self._build()
+            path = self._start_endpoint(aws_url)
             self._template = Template.load(path, aws_url, options.parameters)
             self._wait("moto", aws_url)
             self._report("Creating buckets, queues and tables")
@@ -179,6 +183,19 @@ class _Start:
             self._close()
             raise
         return RunningCloud(self._current_state(), self._close)
+
+    def _start_endpoint(self, aws_url: str) -> Path:
+        """Start what plays AWS while the template is built; roles it must know before."""
+        options = self._options
+        command = ["local.moto_server", "--port", str(options.aws_port)]
+        if options.enforce_roles:
+            path = options.template or self._build()
+            roles = read_roles(Template.load(path, aws_url, options.parameters))
+            write_roles(self._roles, roles)
+            command += ["--roles", str(self._roles)]
+        self._report("Starting the AWS endpoint")
+        self._start("moto", *command)
+        return path if options.enforce_roles else options.template or self._build()
 
     def _build(self) -> Path:
         # Imported here: building needs Chalice, reading a template does not.
@@ -246,6 +263,7 @@ class _Start:
             control_port=control_port,
             workers=options.workers,
             environment=function_environment(options, aws_url),
+            roles=str(self._roles) if options.enforce_roles else "",
         )
         path = self._data_dir / "host.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
@@ -316,8 +334,8 @@ def function_environment(options: Options, aws_url: str) -> dict[str, str]:
         "AWS_ENDPOINT_URL": aws_url,
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_ACCESS_KEY_ID": ANYBODY,
+        "AWS_SECRET_ACCESS_KEY": ANYBODY,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -330,9 +348,7 @@ def clients(aws_url: str) -> dict[str, Any]:
     """boto3 clients of the local endpoint, for provisioning."""
     import boto3  # a quarter of a second that waits until moto is starting
 
-    session = boto3.Session(
-        aws_access_key_id="local", aws_secret_access_key="local", region_name=REGION
-    )
+    session = boto3.Session(ANYBODY, ANYBODY, region_name=REGION)
     return {name: session.client(name, endpoint_url=aws_url) for name in ("s3", "sqs", "dynamodb")}
 
 

@@ -18,7 +18,6 @@ FUNCTION_WITHOUT_LOCAL_EFFECT = {
     "Layers": "functions import what is installed",
     "LoggingConfig": "functions log to files",
     "PackageType": "functions run from the source folder, not from an image",
-    "Role": "moto lets everybody do everything; roles are checked on the template",
     "Runtime": "functions run on the interpreter of the local cloud",
     "Tags": "nothing is billed",
     "Tracing": "nothing traces here",
@@ -60,6 +59,7 @@ class Function:
     name: str
     arn: str
     handler: str
+    role_arn: str
     timeout_s: float
     memory_mb: int
     reserved_concurrency: int | None
@@ -107,6 +107,7 @@ def _read_function(template: Template, resource: Resource) -> Function:
         name=template.physical_name(resource.logical_id),
         arn=template.resolve({"Fn::GetAtt": [resource.logical_id, "Arn"]}),
         handler=properties.take("Handler"),
+        role_arn=properties.take("Role", ""),
         timeout_s=float(properties.take("Timeout", _DEFAULT_TIMEOUT_S)),
         memory_mb=int(properties.take("MemorySize", _DEFAULT_MEMORY_MB)),
         reserved_concurrency=properties.take("ReservedConcurrentExecutions", None),

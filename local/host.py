@@ -18,16 +18,17 @@ from local.control import Control
 from local.functions import Function, read_functions
 from local.gateway import MAX_BODY_BYTES, Gateway
 from local.pollers import Poller
+from local.roles import load_roles
 from local.runtime import Runtime
 from local.scheduler import ScheduledFunction
-from local.serving import listen, signalled
+from local.serving import Refusal, listen, signalled
 from local.sqs import SqsClient, SqsError
 from local.template import Template
 from local.worker import MAX_PAYLOAD_BYTES, Launch
 
 
 class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the host is told in its configuration file."""
+    """What the host is told in its configuration file; ``roles`` is a path, empty for none."""
 
     template: str
     parameters: dict[str, str]
@@ -38,6 +39,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     control_port: int
     workers: int
     environment: dict[str, str]
+    roles: str = ""
 
 
 class Host:
@@ -54,7 +56,13 @@ class Host:
         template = Template.load(Path(config.template), config.aws_url, config.parameters)
         self._functions = read_functions(template)
         self._api = read_api(template)
-        launch = Launch(Path(config.task_root), config.environment, Path(config.logs))
+        self._roles = {role.arn: role for role in load_roles(config.roles)}
+        launch = Launch(
+            Path(config.task_root),
+            config.environment,
+            Path(config.logs),
+            {arn: role.environment for arn, role in self._roles.items()},
+        )
         self._runtime = Runtime(self._functions, launch, config.workers, self._prewarmed())
         self._ready = False
         self._queues: dict[str, SqsClient] = {}
@@ -71,7 +79,9 @@ class Host:
             triggers = self._start_triggers(session)
             if self._api is not None:
                 gateway = Gateway(self._api, self._runtime)
-                await self._serve(stack, gateway.handle, self._config.api_port, MAX_BODY_BYTES)
+                await self._serve(
+                    stack, gateway.handle, self._config.api_port, MAX_BODY_BYTES, gateway.refuse
+                )
             starting = asyncio.create_task(self._announce_ready())
             stopping = asyncio.create_task(signalled())
             ended, _ = await asyncio.wait(
@@ -90,8 +100,9 @@ class Host:
         handler: Any,
         port: int,
         max_body_bytes: int = MAX_PAYLOAD_BYTES + 1024,
+        refusal: Refusal | None = None,
     ) -> web.ServerRunner:
-        runner = await listen(handler, port, max_body_bytes=max_body_bytes)
+        runner = await listen(handler, port, max_body_bytes=max_body_bytes, refusal=refusal)
         stack.push_async_callback(runner.cleanup)
         return runner
 
@@ -124,7 +135,9 @@ class Host:
     ) -> list[Poller]:
         pollers = []
         for source in function.queues:
-            client = SqsClient(session, self._config.aws_url, source.queue_name)
+            # Lambda polls a function's queue in that function's role.
+            role = self._roles.get(function.role_arn)
+            client = SqsClient(session, self._config.aws_url, source.queue_name, role)
             self._queues[source.queue_name] = client
             pollers.append(Poller(source, self._runtime.pools[name], client, _report))
         return pollers

@@ -8,9 +8,12 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from local.roles import Role
 from local.template import ACCOUNT_ID, REGION
 
 Message = dict[str, Any]
+_LAMBDAS_OWN = frozenset({"ReceiveMessage", "DeleteMessageBatch", "GetQueueAttributes"})
+"""What Lambda's pollers call; the others are how a retry is brought forward on a laptop."""
 RELEASE_PATH = "/_local/release"
 """Of the local endpoint only; no bucket can have this name."""
 MAX_BATCH = 10
@@ -32,12 +35,21 @@ class SqsClient:
         Base URL of the local AWS endpoint.
     queue_name
         The queue.
+    role
+        Whose permissions are needed, if roles are enforced.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, endpoint: str, queue_name: str) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        endpoint: str,
+        queue_name: str,
+        role: Role | None = None,
+    ) -> None:
         self._session = session
         self._endpoint = endpoint
         self._queue_url = f"{endpoint}/{ACCOUNT_ID}/{queue_name}"
+        self._role = role
 
     async def receive(self, count: int, wait_s: int) -> list[Message]:
         """Up to ``count`` (at most 10) messages, waiting for the first."""
@@ -92,12 +104,15 @@ class SqsClient:
                 raise SqsError(f"{action}: {answer['Failed']}")
 
     async def _call(self, action: str, body: dict[str, Any]) -> dict[str, Any]:
+        role = self._role if action in _LAMBDAS_OWN else None
+        key = role.access_key_id if role else "local"
         headers = {
             "Content-Type": "application/x-amz-json-1.0",
             "X-Amz-Target": f"AmazonSQS.{action}",
-            # moto reads the service and the region from it and checks nothing.
+            # Service, region and caller are read from it; the signature is not checked.
             "Authorization": "AWS4-HMAC-SHA256 "
-            f"Credential=local/20000101/{REGION}/sqs/aws4_request, SignedHeaders=host, Signature=0",
+            f"Credential={key}/20000101/{REGION}/sqs/aws4_request, SignedHeaders=host, Signature=0",
+            **({"X-Amz-Security-Token": role.session_token} if role else {}),
         }
         payload = msgspec.json.encode({"QueueUrl": self._queue_url, **body})
         try:

@@ -67,11 +67,15 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How function processes are started: where, with what environment, logging where."""
+    """How function processes are started: where, with what environment, logging where.
+
+    ``credentials`` are variables by the ARN of a function's role.
+    """
 
     task_root: Path
     environment: Mapping[str, str]
     logs: Path
+    credentials: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class Worker:
@@ -210,6 +214,7 @@ class Worker:
         return {
             **function.environment,
             **self._launch.environment,
+            **self._launch.credentials.get(function.role_arn, {}),
             "AWS_LAMBDA_RUNTIME_API": f"{LOOPBACK}:{port}",
             "AWS_LAMBDA_FUNCTION_NAME": function.name,
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_mb),

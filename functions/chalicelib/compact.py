@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from chalice.app import Blueprint, CloudWatchEvent, Rate
 
-from chalicelib.log import logger
+from chalicelib.log import log_invocations
+from chalicelib.metrics import measure
 from chalicelib.refusals import refusal
 from lookalike import wiring
 from lookalike.core.errors import Reject
@@ -18,6 +19,7 @@ blueprint = Blueprint(__name__)
 
 
 @blueprint.schedule(Rate(1, unit=Rate.MINUTES), name="compact")
+@log_invocations
 def compact(event: CloudWatchEvent) -> object:
     """Compact every catalogue, or the one that the event's detail names; give the report."""
     context: Any = event.context  # Lambda's, which Chalice calls a dict
@@ -30,5 +32,10 @@ def compact(event: CloudWatchEvent) -> object:
     except Reject as error:
         return refusal(error)
     answer = msgspec.to_builtins(report)
-    logger.info("compacted", report=answer)
+    metrics = {
+        "RunFinished": int(report.finished),
+        "CataloguesPostponed": len(report.postponed),
+        "UnreadableFiles": len(report.unreadable),
+    }
+    measure("compacted", metrics, report=answer)
     return answer

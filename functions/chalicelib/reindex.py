@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from chalice.app import Blueprint, CloudWatchEvent, Rate
 
-from chalicelib.log import logger
+from chalicelib.log import log_invocations
+from chalicelib.metrics import measure
 from chalicelib.refusals import refusal
 from lookalike import wiring
 from lookalike.core.errors import InvalidRequest, Reject
@@ -20,6 +21,7 @@ blueprint = Blueprint(__name__)
 
 
 @blueprint.schedule(Rate(1, unit=Rate.MINUTES), name="reindex")
+@log_invocations
 def reindex(event: CloudWatchEvent) -> object:
     """Do what the event's detail asks for, if anything, then go on; give the report."""
     context: Any = event.context  # Lambda's, which Chalice calls a dict
@@ -29,7 +31,7 @@ def reindex(event: CloudWatchEvent) -> object:
     except Reject as error:
         return refusal(error)
     answer = msgspec.to_builtins(report)
-    logger.info("reindexed", report=answer)
+    measure("reindexed", {"CataloguesPostponed": len(report.postponed)}, report=answer)
     return answer
 
 

@@ -313,7 +313,9 @@ def test_an_unexpected_error_is_500_logged_with_its_stack(system, monkeypatch) -
     answer = call("GET", "/stats")
     assert_problem(answer, 500, "internal-error")
     assert "secret" not in answer.text
-    line = json.loads(log.getvalue())
+    line, answered = map(json.loads, log.getvalue().splitlines())
+    assert (answered["status"], answered["Answers5xx"]) == (500, 1)
+    assert line["request_id"] == answered["request_id"]
     assert (line["level"], line["request_id"]) == ("ERROR", "c6af9ac6-7b61-11e6-9a41-93e8deadbeef")
     assert "ZeroDivisionError: secret" in line["exception"]
 

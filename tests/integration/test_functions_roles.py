@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import json
+import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,11 +26,16 @@ from chalicelib.embed import embed
 from chalicelib.reindex import reindex
 from chalicelib.sweep import sweep
 from infra.build import build_template
+from local.role_check import RoleCheck
+from local.roles import Role
 from lookalike import wiring
 from lookalike.adapters import aws
 from lookalike.adapters.signed import SignedRequests
 from lookalike.core.errors import Unavailable
 from lookalike.modelbuild import ensure_model
+from lookalike.services.access import ApiKeys
+from lookalike.settings import Settings
+from lookalike.wiring import aws_stores
 
 EVENTS = Path(__file__).parent.parent / "events"
 ENCODER = "efficientnet-lite0"  # the quickest
@@ -129,10 +137,13 @@ class Cloud:
         allowed = self.allowed(role)
         made, self.calls = set(self.calls), []
         assert made
+        enforced = self.enforced(role)
         for action, arn in sorted(made):
-            assert any(
+            matching = any(
                 action == known and fnmatch.fnmatchcase(arn, pattern) for known, pattern in allowed
-            ), f"{role} does not allow {action} on {arn}"
+            )
+            assert matching, f"{role} does not allow {action} on {arn}"
+            assert enforced(action, arn), f"--enforce-roles refuses {role} {action} on {arn}"
         spare = {
             (known, pattern)
             for known, pattern in allowed
@@ -143,6 +154,14 @@ class Cloud:
             )
         }
         assert not spare, f"{role} allows what nothing does"
+
+    def enforced(self, role: str) -> Callable[[str, str], bool]:
+        """What ``lookalike up --enforce-roles`` lets a role do."""
+        (policy,) = self.resolve.resources[role]["Properties"]["Policies"]
+        session = dict.fromkeys(("access_key_id", "secret_access_key", "session_token"), "any")
+        documents = [self.resolve(policy["PolicyDocument"])]
+        acting = Role(name=role, arn=role, policies=documents, **session)
+        return functools.partial(RoleCheck([acting]).allows, acting)
 
 
 def folder_of(pattern: str) -> str:
@@ -157,7 +176,8 @@ def call_of(operation: str, parameters: dict[str, Any]) -> list[tuple[str, str]]
         return [(action, f"arn:aws:s3:::{parameters['Bucket']}{key}")]
     if "QueueUrl" in parameters:
         queue = parameters["QueueUrl"].rsplit("/", 1)[-1]
-        return [(ACTION_OF_CALL[operation], f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}")]
+        action = ACTION_OF_CALL.get(operation, f"sqs:{operation}")
+        return [(action, f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}")]
     tables = parameters.get("RequestItems") or [parameters["TableName"]]
     return [
         (f"dynamodb:{operation}", f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{table}")
@@ -224,9 +244,18 @@ def record_calls(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     record_presigned(mine[0], cloud, monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    built = build_template(tmp_path_factory.mktemp("template"))
+    document: dict[str, Any] = json.loads(built.read_text(encoding="utf-8"))
+    return document
+
+
 @pytest.fixture
-def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    resolve = Resolver(json.loads(build_template(tmp_path / "template").read_text()))
+def cloud(
+    template: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cloud]:
+    resolve = Resolver(template)
     ensure_model(ENCODER, "fp32", tmp_path / "models")
     resolve.values["Encoder"] = ENCODER
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -237,6 +266,7 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
         "LOOKALIKE_MODEL_DIR": str(tmp_path / "models"),
         "LOOKALIKE_CACHE_DIR": str(tmp_path / "bases"),
         "LOOKALIKE_REFRESH_S": "0",
+        "LOOKALIKE_REQUIRE_API_KEY": "true",
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_DEFAULT_REGION": REGION,
         "AWS_ACCESS_KEY_ID": "test",
@@ -252,6 +282,9 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     queue_name = resolve.arn("IngestQueue").rsplit(":", 1)[-1]
     queue_url = boto3.client("sqs").get_queue_url(QueueName=queue_name)["QueueUrl"]
     monkeypatch.setenv("LOOKALIKE_INGEST_QUEUE_URL", queue_url)
+    keys = ApiKeys(aws_stores(Settings.from_env()).api_keys, time.time)
+    _, key = keys.create("test", None, ("read", "write"), 100)
+    monkeypatch.setenv("LOOKALIKE_API_KEY", key)
     found = Cloud(resolve)
     record_calls(found, monkeypatch)
     yield found
@@ -264,6 +297,18 @@ def embed_now(*keys: str) -> None:
     event = json.loads((EVENTS / "sqs_lookalike_keys.json").read_text(encoding="utf-8"))
     event["Records"][0]["body"] = json.dumps({"keys": keys})
     assert embed(event, None) == {"batchItemFailures": []}
+
+
+def embed_what_is_queued(cloud: Cloud) -> None:
+    """As Lambda would, between two calls of the function under test."""
+    sqs, made = boto3.client("sqs"), list(cloud.calls)
+    url = os.environ["LOOKALIKE_INGEST_QUEUE_URL"]
+    event = json.loads((EVENTS / "sqs_lookalike_keys.json").read_text(encoding="utf-8"))
+    while messages := sqs.receive_message(QueueUrl=url).get("Messages"):
+        event["Records"][0]["body"] = messages[0]["Body"]
+        assert embed(event, None) == {"batchItemFailures": []}
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=messages[0]["ReceiptHandle"])
+    cloud.calls[:] = made
 
 
 def http(
@@ -279,6 +324,7 @@ def http(
     event["pathParameters"] = {"product_id": "a"} | path
     event["multiValueQueryStringParameters"] = query
     event["body"] = body
+    event["headers"]["Authorization"] = f"Bearer {os.environ['LOOKALIKE_API_KEY']}"
     answer = app(event, None)
     found = answer["statusCode"]
     assert found < 300 if status is None else found == status, answer["body"]
@@ -308,6 +354,32 @@ def by_hand(function: Any, **detail: str) -> Any:
     return function(event, SimpleNamespace(get_remaining_time_in_millis=lambda: 900_000))
 
 
+@pytest.mark.parametrize("role", NEEDED_BESIDE)
+def test_a_call_too_many_and_an_action_too_many_are_both_found(
+    template: dict[str, Any], role: str
+) -> None:
+    cloud = Cloud(Resolver(template))
+    every = [(action, pattern.replace("*", "x")) for action, pattern in cloud.allowed(role)]
+    cloud.calls = list(every)
+    cloud.check(role)
+    cloud.calls = [*every, ("dynamodb:Scan", cloud.resolve.arn("ProductsTable"))]
+    with pytest.raises(AssertionError, match="does not allow dynamodb:Scan"):
+        cloud.check(role)
+    found = 0
+    for left_out in every:
+        cloud.calls = [call for call in every if call != left_out]
+        try:
+            cloud.check(role)
+        except AssertionError as error:
+            found += "allows what nothing does" in str(error)
+    beside = [
+        (action, pattern)
+        for action, pattern in cloud.allowed(role)
+        if {action, f"{action} {folder_of(pattern)}"} & NEEDED_BESIDE[role].keys()
+    ]
+    assert found == len(every) - len(beside) > 0
+
+
 def test_no_function_does_more_than_its_role_allows(
     cloud: Cloud, photo: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,7 +400,8 @@ def test_no_function_does_more_than_its_role_allows(
     embed_now("shop/c.jpg", "shop/never.jpg")
     cloud.check("EmbedRole")
 
-    # Sweep: one photo that no event named, and what was derived of those that are gone.
+    # Sweep: photos of which no event told that they came or went, one whose segment is lost, what
+    # was derived of those that are gone; then the registry lets go of the lost segment.
     for folder in ("queries", "explanations"):
         s3.put_object(Bucket=index, Key=f"{folder}/old", Body=b"old")
     monkeypatch.setenv("LOOKALIKE_QUERY_RETENTION_S", "0")
@@ -336,10 +409,16 @@ def test_no_function_does_more_than_its_role_allows(
     wiring.services.cache_clear()
     s3.put_object(Bucket=bucket, Key="shop/d.jpg", Body=photo(4))
     s3.put_object(Bucket=bucket, Key="shop/e.jpg", Body=b"no image")
+    s3.put_object(Bucket=bucket, Key="shop/f.jpg", Body=photo(6))
+    embed_now("shop/f.jpg")
+    s3.delete_object(Bucket=bucket, Key="shop/f.jpg")
+    cloud.calls.clear()
     context = SimpleNamespace(get_remaining_time_in_millis=lambda: 300_000)
     report = sweep(json.loads((EVENTS / "schedule.json").read_text()), context)
     deleted = ("queries", "explanations", "thumbnails", "maps")
-    assert report["queued"] == 2
+    assert report["queued"] == 4
+    embed_what_is_queued(cloud)
+    assert sweep(json.loads((EVENTS / "schedule.json").read_text()), context)["queued"] == 0
     assert [report[f"deleted_{name}"] for name in deleted] == [1, 1, 1, 1]
     cloud.check("SweepRole")
     monkeypatch.delenv("LOOKALIKE_QUERY_RETENTION_S")
@@ -355,9 +434,9 @@ def test_no_function_does_more_than_its_role_allows(
     services = wiring.services()
     cloud.calls.clear()
     http("POST", "/search", shop, '{"product_id": "a"}')
-    form = services.uploads.create()
-    s3.put_object(Bucket=index, Key=f"uploads/{form.upload_key}", Body=photo(2))
-    search = http("POST", "/search", shop, json.dumps({"upload_key": form.upload_key}))
+    form = json.loads(http("POST", "/uploads", {}))
+    s3.put_object(Bucket=index, Key=form["fields"]["key"], Body=photo(2))
+    search = http("POST", "/search", shop, json.dumps({"upload_key": form["upload_key"]}))
     query_id = json.loads(search)["query_id"]
     http("POST", "/search", shop, json.dumps({"query_id": query_id, "cells": [[3, 3]]}))
     with monkeypatch.context() as patch:  # what a search that fails has kept is taken back

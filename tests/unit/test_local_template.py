@@ -101,6 +101,7 @@ def test_properties_that_nobody_read_are_refused_with_their_path() -> None:
 def test_reads_functions_with_their_events() -> None:
     body = {
         "Handler": "pkg.handler",
+        "Role": "arn:aws:iam::1:role/R",
         "FunctionName": {"Fn::Sub": "${Prefix}-f"},
         "Timeout": 60,
         "MemorySize": 1769,
@@ -132,6 +133,7 @@ def test_reads_functions_with_their_events() -> None:
         1769,
     )
     assert read.environment == {"COUNT": "3"}
+    assert read.role_arn == "arn:aws:iam::1:role/R"
     assert [(q.queue_name, q.batch_size, q.maximum_concurrency) for q in read.queues] == [
         ("pre-q", 7, 3)
     ]

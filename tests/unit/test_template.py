@@ -14,6 +14,7 @@ from samtranslator.parser.parser import Parser
 from samtranslator.sdk.parameter import SamParameterValues
 from samtranslator.translator.translator import Translator
 
+from infra.alarms import ALARMS
 from infra.build import REPOSITORY, BuildError, build_template, finish, merge
 from lookalike.core.encoders import ENCODERS
 from lookalike.settings import Settings
@@ -133,8 +134,9 @@ def test_defaults_are_those_of_the_settings(template: Json) -> None:
     assert defaults["Pooling"] == settings.pooling
     assert set(template["Parameters"]["Encoder"]["AllowedValues"]) == set(ENCODERS)
     prefix = defaults["NamePrefix"]
-    for name in ("products", "failures", "registry", "generations", "searches"):
-        table = template["Resources"][f"{name.title()}Table"]["Properties"]["TableName"]
+    for name in ("products", "failures", "registry", "generations", "searches", "api_keys"):
+        logical = f"{name.title().replace('_', '')}Table"
+        table = template["Resources"][logical]["Properties"]["TableName"]
         named = table["Fn::Sub"].replace("${NamePrefix}", prefix)
         assert named == getattr(settings, f"{name}_table")
 
@@ -147,6 +149,7 @@ def test_defaults_are_those_of_the_settings(template: Json) -> None:
         ("RegistryTable", ["scope", "entry"]),
         ("GenerationsTable", ["kind", "catalogue"]),
         ("SearchesTable", ["bucket", "query_id"]),
+        ("ApiKeysTable", ["kind", "id"]),
     ],
 )
 def test_tables(resources: Json, table: str, keys: list[str]) -> None:
@@ -156,11 +159,18 @@ def test_tables(resources: Json, table: str, keys: list[str]) -> None:
     assert properties["BillingMode"] == "PAY_PER_REQUEST"
     assert properties["SSESpecification"]["SSEEnabled"] is True
     assert properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
-    assert ("TimeToLiveSpecification" in properties) == (table == "SearchesTable")
+    assert ("TimeToLiveSpecification" in properties) == (table in {"SearchesTable", "ApiKeysTable"})
+
+
+def test_a_deployment_asks_for_api_keys_by_itself(template: Json, resources: Json) -> None:
+    assert template["Parameters"]["RequireApiKey"]["Default"] == "true"
+    variables = resources["APIHandler"]["Properties"]["Environment"]["Variables"]
+    assert variables["LOOKALIKE_REQUIRE_API_KEY"] == {"Ref": "RequireApiKey"}
+    assert Settings.from_env({"LOOKALIKE_REQUIRE_API_KEY": "true"}).require_api_key
 
 
 def test_what_cannot_be_derived_again_is_retained(resources: Json) -> None:
-    for name in ("ImagesBucket", "SearchesTable"):
+    for name in ("ImagesBucket", "SearchesTable", "ApiKeysTable"):
         assert resources[name]["DeletionPolicy"] == "Retain"
         assert resources[name]["UpdateReplacePolicy"] == "Retain"
 
@@ -241,7 +251,7 @@ def test_limits_of_the_functions(resources: Json) -> None:
         "Compact": (3008, 900),
         "Reindex": (3008, 900),
     }
-    for name in ("Compact", "Reindex"):
+    for name in ("Sweep", "Compact", "Reindex"):
         # A run may take as long as fifteen scheduled ones: they neither overlap nor queue up.
         assert functions[name]["ReservedConcurrentExecutions"] == 1
         assert functions[name]["EventInvokeConfig"] == {
@@ -284,16 +294,14 @@ def test_every_path_reaches_the_function_with_any_method(resources: Json) -> Non
         assert answer["responseParameters"][exposed] == "'Retry-After,X-Cache'"
 
 
-def test_alarms(resources: Json) -> None:
-    alarms = [item["Properties"] for item in resources.values() if "CloudWatch" in item["Type"]]
-    watched = {alarm["MetricName"] for alarm in alarms}
-    assert watched == {
-        "ApproximateNumberOfMessagesVisible",
-        "ApproximateAgeOfOldestMessage",
-        "Errors",
-        "Duration",
-    }
-    assert len(alarms) == 5
+def test_alarms_tell_whom_the_parameter_names(resources: Json) -> None:
+    alarms = {name: item for name, item in resources.items() if "CloudWatch" in item["Type"]}
+    assert alarms.keys() == ALARMS.keys()
+    for item in alarms.values():
+        properties = item["Properties"]
+        topic = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
+        assert properties["AlarmActions"] == topic
+        assert properties["Period"] * properties["EvaluationPeriods"] <= 86_400
 
 
 def test_merging_goes_deep_into_objects_and_replaces_the_rest() -> None:
