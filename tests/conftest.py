@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from lookalike.adapters.memory import (
+    MemoryApiKeys,
     MemoryCounts,
     MemoryFailures,
     MemoryLineages,
@@ -57,10 +58,9 @@ def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return folder
 
 
-@pytest.fixture
-def fresh_stores(clock: Ticking) -> Callable[[], Stores]:
-    """Makes sets of empty stores in memory."""
-    return lambda: Stores(
+def memory_stores_of(clock: Callable[[], float]) -> Stores:
+    """Empty stores in memory."""
+    return Stores(
         images=MemoryObjectStore(clock),
         index=MemoryObjectStore(clock),
         products=MemoryProducts(),
@@ -70,7 +70,14 @@ def fresh_stores(clock: Ticking) -> Callable[[], Stores]:
         counts=MemoryCounts(),
         log=MemorySearchLog(),
         queue=MemoryQueue(),
+        api_keys=MemoryApiKeys(),
     )
+
+
+@pytest.fixture
+def fresh_stores(clock: Ticking) -> Callable[[], Stores]:
+    """Makes sets of empty stores in memory."""
+    return functools.partial(memory_stores_of, clock)
 
 
 @pytest.fixture

@@ -235,7 +235,8 @@ def test_a_result_says_why_it_was_found(page: Page, dashboard: str, api: FakeApi
     expect(facts).to_contain_text("Score0.900Foreground to foreground92 %")
     expect(facts).to_contain_text("Background to background–Grad-CAMno better than chance")
     pair = page.locator("img.pair")
-    assert str(pair.get_attribute("src")).endswith("/pair.webp")
+    assert str(pair.get_attribute("src")).startswith("data:image/webp;base64,")
+    assert pair.evaluate("image => image.decode().then(() => image.width)") > 100
     expect(pair).to_be_visible()
     page.keyboard.press("Escape")
     expect(facts).to_be_hidden()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.events import batch_response, keys_of, read_batch
+from lookalike.events import Batch, Hint, batch_response, read_batch, read_hint
 
 EVENTS = Path(__file__).parent.parent / "events"
 
@@ -17,6 +17,10 @@ EVENTS = Path(__file__).parent.parent / "events"
 def recorded(name: str) -> dict[str, Any]:
     event: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text(encoding="utf-8"))
     return event
+
+
+def keys_of(batch: Batch) -> list[str]:
+    return [item.key for item in batch.delivered]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +36,7 @@ def recorded(name: str) -> dict[str, Any]:
     ],
 )
 def test_recorded_events_name_each_key_once(name: str, keys: list[str]) -> None:
-    assert read_batch(recorded(name), 5).keys == keys
+    assert keys_of(read_batch(recorded(name), 5)) == keys
 
 
 def test_a_message_that_is_not_understood_fails_alone_and_says_why() -> None:
@@ -57,8 +61,8 @@ def test_one_failed_key_fails_every_message_that_names_it() -> None:
 def test_a_message_at_its_last_receive_is_known(receives: int, last: bool) -> None:
     event = recorded("sqs_s3_put")
     event["Records"][0]["attributes"]["ApproximateReceiveCount"] = str(receives)
-    batch = read_batch(event, 5)
-    assert batch.last_chances == (batch.keys if last else [])
+    (delivered,) = read_batch(event, 5).delivered
+    assert (delivered.receives, delivered.is_last) == (receives, last)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +85,36 @@ def test_a_message_at_its_last_receive_is_known(receives: int, last: bool) -> No
 )
 def test_anything_else_is_refused(body: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        keys_of(body)
+        read_hint(body)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_key_survives_the_encoding_of_s3(key: str) -> None:
     body = json.dumps({"Records": [{"s3": {"object": {"key": quote_plus(key)}}}]})
-    assert keys_of(body) == [key]
+    assert read_hint(body) == Hint((key,))
+
+
+def test_of_several_messages_about_a_key_each_counts() -> None:
+    event = recorded("sqs_s3_multipart_twice")
+    event["Records"][1]["body"] = '{"keys": ["shop/boot-7/big.jpg"], "write_again": true}'
+    event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "3"
+    (delivered,) = read_batch(event, 5).delivered
+    assert (delivered.receives, delivered.write_again) == (3, True)
+
+
+@pytest.mark.parametrize("asked", ["false", '"true"', "1", "null"])
+def test_rows_are_written_again_only_if_that_is_asked(asked: str) -> None:
+    assert not read_hint(f'{{"keys": ["a.jpg"], "write_again": {asked}}}').write_again
+
+
+def test_a_message_knows_its_upload_and_when_it_was_sent() -> None:
+    batch = read_batch(recorded("sqs_s3_put"), 5)
+    (key,) = keys_of(batch)
+    message = batch.message_of(key)
+    assert (message.uploads, message.sent_at) == ({key: "C3D13FE58DE4C810"}, 1736071200.0)
+
+
+@pytest.mark.parametrize("elements", [None, 7, {}, {"x-amz-request-id": 7}])
+def test_a_message_that_does_not_tell_its_upload_is_understood(elements: object) -> None:
+    record = {"s3": {"object": {"key": "a.jpg"}}, "responseElements": elements}
+    assert read_hint(json.dumps({"Records": [record]})) == Hint(("a.jpg",))

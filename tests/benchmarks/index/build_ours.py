@@ -9,6 +9,7 @@ import numpy as np
 from index.vectors import STEPS, Float32, Vectors
 
 from lookalike.adapters.memory import (
+    MemoryApiKeys,
     MemoryCounts,
     MemoryFailures,
     MemoryLineages,
@@ -99,6 +100,7 @@ def build_index(vectors: Vectors, store: ObjectStore) -> tuple[Generation, Manif
         counts=MemoryCounts(),
         log=MemorySearchLog(),
         queue=MemoryQueue(),
+        api_keys=MemoryApiKeys(),
     )
     stores.lineages.put(Lineage(CATALOGUE, generation))
     stores.counts.set(CATALOGUE, Counts(vectors.rows, vectors.rows))

@@ -8,14 +8,19 @@ The AWS SDK's own variables (``AWS_ENDPOINT_URL``, region, credentials) are left
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 PREFIX = "LOOKALIKE_"
 
 # Annotations are text here (PEP 563).
-_TYPES: dict[Any, type] = {"str": str, "int": int, "float": float}
+_TYPES: dict[Any, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Settings:
     """Table of each catalogue's generations and counts."""
     searches_table: str = "lookalike-searches"
     """Table of the search log."""
+    api_keys_table: str = "lookalike-api-keys"
+    """Table of API keys and of how much each was used within the minute."""
     ingest_queue_url: str = ""
     """URL of the queue that bucket events arrive in."""
     max_receives: int = 5
@@ -53,9 +60,17 @@ class Settings:
     max_image_bytes: int = 25_000_000
     """Largest image file that is indexed, in bytes."""
     max_image_pixels: int = 100_000_000
-    """Largest image that is decoded, in pixels."""
+    """Largest image that is decoded, in pixels; half of it for AVIF, HEIF and WebP."""
+    max_decode_s: float = 5.0
+    """Seconds of CPU time that decoding one image may take, or all images of one search."""
+    max_decode_bytes: int = 1_000_000_000
+    """Memory that decoding one image may take, in bytes (bounded on Linux alone)."""
     max_document_bytes: int = 65_536
     """Largest ``product.json``, in bytes."""
+    require_api_key: bool = False
+    """``true``: requests need an API key (the template's default); ``false``: everybody may ask."""
+    api_key_refresh_s: float = 10.0
+    """Seconds after which a function asks again whether a key is still valid."""
     refresh_s: float = 0.5
     """Seconds after which a query asks again for new segments and for its generation."""
     nprobe: int = 26
@@ -90,6 +105,8 @@ class Settings:
     """Days after which an entry of the search log may be dropped."""
     query_retention_s: float = 86_400.0
     """Seconds for which a search can be explained: its photos are kept so long; 0 keeps nothing."""
+    sweep_backlog: int = 1_000
+    """Messages in the ingest queue above which a sweep waits before it asks for more."""
     log_level: str = "INFO"
     """Level of the structured log."""
 
@@ -109,9 +126,8 @@ class Settings:
             text = source.get(name)
             if text is None or text == "":
                 continue
-            kind = _TYPES[item.type]
             try:
-                values[item.name] = kind(text)
-            except ValueError:
-                raise ValueError(f"{name}={text!r} is not of type {kind.__name__}") from None
+                values[item.name] = _TYPES[item.type](text)
+            except (ValueError, KeyError):
+                raise ValueError(f"{name}={text!r} is not of type {item.type}") from None
         return cls(**values)

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from ulid import ULID
 
+from lookalike.adapters.api_keys import DynamoApiKeys
 from lookalike.adapters.dynamodb import (
     DynamoCounts,
     DynamoFailures,
@@ -22,6 +23,7 @@ from lookalike.adapters.dynamodb import (
     DynamoRegistry,
     DynamoSearchLog,
 )
+from lookalike.adapters.memory_bound import MemoryBound
 from lookalike.adapters.s3 import S3ObjectStore
 from lookalike.adapters.sqs import SqsQueue
 from lookalike.core.compaction import CompactionPolicy
@@ -31,14 +33,17 @@ from lookalike.core.generations import GenerationPolicy
 from lookalike.core.images import ImageLimits
 from lookalike.core.ports import Clock, Ids, Stores
 from lookalike.models import default_model_dir, find_model
+from lookalike.services.access import Access
 from lookalike.services.base_files import BaseFiles
 from lookalike.services.bring_over import PhotoReader
 from lookalike.services.catalogue import Catalogue
 from lookalike.services.compact import Compaction
+from lookalike.services.delivery import Delivery
 from lookalike.services.earlier_search import EarlierSearches
 from lookalike.services.explain import Explanations
 from lookalike.services.explained_pair import PairFinder
 from lookalike.services.explanation_pictures import ExplanationPictures
+from lookalike.services.failures import GivingUp
 from lookalike.services.feature_maps import FeatureMaps
 from lookalike.services.ingest import Ingest
 from lookalike.services.live_index import LiveIndex
@@ -64,7 +69,9 @@ class Services:
 
     settings: Settings
     stores: Stores
+    access: Access
     ingest: Ingest
+    delivery: Delivery
     query: Query
     explanations: Explanations
     catalogue: Catalogue
@@ -93,6 +100,7 @@ def aws_stores(settings: Settings) -> Stores:
         counts=DynamoCounts(settings.generations_table),
         log=DynamoSearchLog(settings.searches_table, settings.search_retention_days),
         queue=SqsQueue(settings.ingest_queue_url),
+        api_keys=DynamoApiKeys(settings.api_keys_table),
     )
 
 
@@ -106,7 +114,13 @@ def build_services(
     """The services on any ports; by default with the encoders of ``settings.model_dir``."""
     encoder_of = encoder_of or _encoders(settings)
     pool = ThreadPoolExecutor(_PARALLEL_CALLS, thread_name_prefix="lookalike")
-    limits = ImageLimits(settings.max_image_bytes, settings.max_image_pixels)
+    limits = ImageLimits(
+        settings.max_image_bytes,
+        settings.max_image_pixels,
+        settings.max_decode_s,
+        time.thread_time,
+        MemoryBound(settings.max_decode_bytes),
+    )
     feature_maps = FeatureMaps(stores.images, stores.index, encoder_of, limits, pool)
 
     observer = Observer(stores.images, limits, settings.max_document_bytes)
@@ -162,16 +176,27 @@ def build_services(
         ingest.reconcile,
         settings.url_expires_s,
     )
-    sweep = Sweep(stores, pool, clock, settings.query_retention_s)
+    sweep = Sweep(
+        stores, pool, clock, settings.query_retention_s, settings.sweep_backlog, time.sleep
+    )
     uploads = Uploads(stores.index, settings.max_image_bytes, clock, ids)
     compaction = Compaction(stores, policy_of(CompactionPolicy, settings), pool, clock)
     photos = PhotoReader(stores, observer, encoder_of, pool, clock)
     generations = policy_of(GenerationPolicy, settings)
     reindex = Reindex(stores, generations, settings.pooling, compaction, photos, pool, clock)
+    access = Access(
+        stores.api_keys,
+        settings.require_api_key,
+        settings.api_key_refresh_s,
+        ThreadPoolExecutor(2, thread_name_prefix="api-keys"),
+        clock,
+    )
     return Services(
         settings,
         stores,
+        access,
         ingest,
+        Delivery(ingest, GivingUp(stores, clock)),
         query,
         explanations,
         catalogue,

@@ -13,21 +13,29 @@ LookalikeError
     ├── MalformedBody     400, the body cannot be read at all
     ├── NotFound          404
     ├── TooLarge          413
-    └── UnsupportedMedia  415
+    ├── UnsupportedMedia  415
+    ├── Unauthorized      401, no API key, or none that is valid
+    ├── Forbidden         403, an API key that is not for this
+    └── Throttled         429, an API key that has asked too often
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "Conflict",
     "CorruptFile",
+    "Forbidden",
     "InvalidRequest",
     "LookalikeError",
     "MalformedBody",
     "NotFound",
     "Reject",
     "Retry",
+    "Throttled",
     "TooLarge",
+    "Unauthorized",
     "Unavailable",
     "Unindexable",
     "UnsupportedMedia",
@@ -90,6 +98,8 @@ class Reject(LookalikeError):
 
     status = 400
     title = "Bad request"
+    headers: Mapping[str, str] = {}
+    """What the answer says beside the problem."""
 
     def __init__(self, detail: str, *, parameter: str | None = None) -> None:
         super().__init__(detail)
@@ -137,6 +147,32 @@ class UnsupportedMedia(Reject):
 
     status = 415
     title = "Unsupported media type"
+
+
+class Unauthorized(Reject):
+    """The request has no API key, or none that is valid."""
+
+    status = 401
+    title = "Unauthorized"
+    headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="lookalike"'}
+
+
+class Forbidden(Reject):
+    """The request's API key is valid, and not for this."""
+
+    status = 403
+    title = "Forbidden"
+
+
+class Throttled(Reject):
+    """The request's API key has asked too often; in ``retry_after_s`` seconds it may again."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_after_s)}
 
 
 def too_large(size_bytes: int, max_bytes: int) -> Unindexable:

@@ -96,6 +96,11 @@ def product_of(key: str) -> tuple[str, str] | None:
     return parsed.catalogue, parsed.product_id
 
 
+def is_catalogue(name: str) -> bool:
+    """Whether a catalogue can have this name: whether keys can begin with it."""
+    return product_of(f"{name}/x.jpg") == (name, "x")
+
+
 def _check_name(name: str) -> None:
     if not name or name in {".", ".."}:
         raise Unindexable("bad-key", "A folder or file name in the key is empty, “.” or “..”.")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from lookalike.core.access import ApiKey
 from lookalike.core.types import (
     Counts,
     Failure,
@@ -49,14 +50,29 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
 
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects under a prefix in key order, read in pages as the iterator is consumed."""
+    def replace(self, key: str, body: bytes, content_type: str, etag: str | None) -> str:
+        """Write an object if it still has this ETag (None: if it is not there); give the new ETag.
+
+        Raises
+        ------
+        Conflict
+            Somebody else wrote, created or deleted it meanwhile.
+        """
+
+    def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """Objects under a prefix in key order, read in pages as the iterator is consumed.
+
+        Only those whose keys come behind ``after``.
+        """
 
     def url(self, key: str, expires_s: int) -> str:
         """A URL that opens the object in a browser until it expires."""
 
     def upload_form(self, key: str, max_bytes: int, expires_s: int) -> tuple[str, dict[str, str]]:
-        """A presigned POST: (url, form fields) that admit one object of at most ``max_bytes``."""
+        """A presigned POST: (url, form fields) that admit one object of at most ``max_bytes``.
+
+        Its key and its type, ``application/octet-stream``, are fixed.
+        """
 
 
 class ProductTable(Protocol):
@@ -170,11 +186,33 @@ class SearchLog(Protocol):
         """The newest searches at epoch second ``now``, newest first, at most 24 hours back."""
 
 
+class ApiKeyTable(Protocol):
+    """API keys by id, and how often each was used."""
+
+    def get(self, key_id: str) -> ApiKey | None:
+        """A key by its id."""
+
+    def put(self, key: ApiKey) -> None:
+        """Write or replace a key."""
+
+    def all(self) -> list[ApiKey]:
+        """Every key, in order of id."""
+
+    def count(self, key_id: str, minute: int) -> int:
+        """Count a request in a minute since the epoch; how many there are of it with this one."""
+
+
 class Queue(Protocol):
     """The ingest queue."""
 
-    def send_keys(self, keys: Sequence[str]) -> None:
-        """Ask for objects to be looked at again, as bucket events would."""
+    def send_keys(self, keys: Sequence[str], *, write_again: bool = False) -> None:
+        """Ask for objects to be looked at again, as bucket events would.
+
+        With ``write_again`` their rows are written even if nothing has changed.
+        """
+
+    def backlog(self) -> int:
+        """About how many messages wait or are being worked on."""
 
 
 class Clock(Protocol):
@@ -209,3 +247,4 @@ class Stores:
     counts: CountTable
     log: SearchLog
     queue: Queue
+    api_keys: ApiKeyTable

@@ -123,6 +123,19 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """A key as it was delivered: how often, whether for the last time, and what was asked.
+
+    With ``write_again`` its row is written even if nothing has changed.
+    """
+
+    key: str
+    receives: int = 1
+    is_last: bool = False
+    write_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """Everything built with one encoder, one head and one set of shard centroids.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
+import pickle  # nosec B403  # only an Unpickler that admits tensors is made of it
 import struct
 import zipfile
 from collections.abc import Mapping

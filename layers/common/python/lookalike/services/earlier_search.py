@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from lookalike.core.access import ANYBODY, Caller
 from lookalike.core.chosen_cells import of_box, of_cells, restricted
 from lookalike.core.encoders import EncoderRecord, parse_space
 from lookalike.core.errors import Gone, InvalidRequest
@@ -55,7 +56,9 @@ class EarlierSearches:
         self._materials = materials
         self._maps_of = maps_of
 
-    def find(self, item: QueryInput, generation: Generation) -> EarlierSearch:
+    def find(
+        self, item: QueryInput, generation: Generation, caller: Caller = ANYBODY
+    ) -> EarlierSearch:
         """Find the search that an input names, and check what is asked of it.
 
         Raises
@@ -66,7 +69,7 @@ class EarlierSearches:
         InvalidRequest
             It was in another catalogue, or has no such cells.
         """
-        material = self._materials.read(item.query_id or "")
+        material = self._materials.read(item.query_id or "", caller)
         if material.catalogue != generation.catalogue:
             raise InvalidRequest(
                 f"The search “{item.query_id}” was in the catalogue “{material.catalogue}”, not "

@@ -145,6 +145,11 @@ class LiveIndex:
             self._loaded.move_to_end(catalogue)
         return known.index
 
+    def may_lack(self, generation: Generation, updated_at: float) -> bool:
+        """Whether a record that was decided on then may name rows that are not known here yet."""
+        known = self._loaded.get(generation.catalogue)
+        return known is None or known.wanted.asked_at < updated_at + self._settle_s
+
     def _make_room(self, catalogue: str) -> None:
         """Let catalogues go that were asked for least recently, until the others are few enough."""
         fresh_bytes = sum(loaded.fresh_bytes for loaded in self._loaded.values())

@@ -175,7 +175,7 @@ class Query:
         )
 
     def generation(self, catalogue: str, *, now: bool = False) -> Generation:
-        """The catalogue's generation; raises `NotFound` naming the catalogues that exist.
+        """The catalogue's generation; raises `NotFound` when nothing was ever uploaded to it.
 
         With ``now`` the table is asked whatever was known before.
         """
@@ -185,10 +185,8 @@ class Query:
             lineage = self._stores.lineages.get(catalogue)
             generation = lineage.current if lineage is not None else None
         if generation is None:
-            known = ", ".join(item.catalogue for item in self._stores.lineages.all())
             raise NotFound(
-                f"There is no catalogue “{catalogue}”; "
-                + (f"there are: {known}." if known else "nothing has been uploaded yet."),
+                f"There is no catalogue “{catalogue}”; GET /stats names those that there are.",
                 parameter="catalogue",
             )
         self._generations[catalogue] = (generation, at)
@@ -225,7 +223,7 @@ class Query:
             raise Vanished(f"generation {generation.scope} was swapped out and dropped")
         if query.photos is not None and request.explain and self._materials.kept:
             keeping.begin(self._material(keeping.query_id, generation, query, query.photos))
-        return _Answer(generation, self._rank(request, query, watch, missing))
+        return _Answer(generation, self._rank(request, generation, query, watch, missing))
 
     def _material(
         self, query_id: str, generation: Generation, query: Embedded, photos: tuple[Photo, ...]
@@ -247,6 +245,7 @@ class Query:
     def _rank(
         self,
         request: SearchRequest,
+        generation: Generation,
         query: Embedded,
         watch: Stopwatch,
         missing: list[LookalikeError] | None,
@@ -260,10 +259,10 @@ class Query:
         excluded = {*request.not_like, *(item.product_id for item in request.inputs)}
         excluded |= {parse_key(part.key).product_id for part in query.parts if part.key}
         records: dict[tuple[str, str], Product | None] = {}
-        limit = 2 * request.k + 8
+        limit, index, is_newest = 2 * request.k + 8, query.index, False
         while True:
             with watch.stage("search"):
-                candidates = query.index.search(
+                candidates = index.search(
                     query.embedding,
                     limit,
                     nprobe=self._nprobe,
@@ -273,11 +272,40 @@ class Query:
                 )
             with watch.stage("hydrate"):
                 found = self._live(request, candidates, excluded, records)
+            if not is_newest and self._is_behind(generation, candidates, found, records):
+                with watch.stage("index"):
+                    newest = self._live_index.get(generation, now=True)
+                is_newest = True
+                if newest.head.digest == index.head.digest:
+                    index = newest
+                    continue
             # Candidates come best first: behind one that is too far away there is none to find.
             last = bool(candidates) and _below(candidates[-1].score, request.min_score)
             if len(found) >= request.k or last or len(candidates) < limit:
                 return found
             limit *= 4
+
+    def _is_behind(
+        self,
+        generation: Generation,
+        candidates: list[Candidate],
+        found: list[Found],
+        records: dict[tuple[str, str], Product | None],
+    ) -> bool:
+        """Whether a product may be missing as its record names a row that is newer than the index.
+
+        A row is registered before its record is written, so whoever asks again has it.
+        """
+        shown = {product.product_id for product, _, _ in found}
+        for item in candidates:
+            product = records.get((generation.catalogue, parse_key(item.key).product_id))
+            if product is None or product.product_id in shown:
+                continue
+            view = product.views.get(item.key)
+            is_old = view is not None and view.version != item.version
+            if is_old and self._live_index.may_lack(generation, product.updated_at):
+                return True
+        return False
 
     def _live(
         self,
@@ -359,7 +387,12 @@ class Query:
 
         def report(written: Future[None]) -> None:
             if (error := written.exception()) is not None:
-                logger.error("search %s is not in the search log: %r", record.query_id, error)
+                logger.error(
+                    "search %s is not in the search log: %r",
+                    record.query_id,
+                    error,
+                    extra={"metrics": {"SearchesNotLogged": 1}},
+                )
 
         self._log_pool.submit(self._stores.log.write, record).add_done_callback(report)
 

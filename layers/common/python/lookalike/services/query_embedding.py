@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from lookalike.core.access import Caller
 from lookalike.core.encoder import Encoder, preprocess
 from lookalike.core.errors import InvalidRequest, LookalikeError, NotFound
 from lookalike.core.images import Decoded, ImageLimits, crop, decode
@@ -131,8 +132,8 @@ class QueryEmbedder:
         """
         kept = _KeptPhotos(MAX_PHOTO_BYTES if request.explain else 0)
         inputs = {n: item for n, item in enumerate(request.inputs) if item.weight}
-        earlier = self._found_again(inputs, generation, watch)
-        photos = self._encoded(inputs, generation, kept, watch)
+        earlier = self._found_again(inputs, generation, request.caller, watch)
+        photos = self._encoded(inputs, generation, request.caller, kept, watch)
         named = {n: item.product_id for n, item in inputs.items() if item.product_id is not None}
         with watch.stage("product"):
             views = self._views(request.catalogue, {*named.values(), *request.not_like})
@@ -160,19 +161,24 @@ class QueryEmbedder:
         return Embedded(sum_of(parts), index, parts, held, expires_at)
 
     def _found_again(
-        self, inputs: Mapping[int, QueryInput], generation: Generation, watch: Stopwatch
+        self,
+        inputs: Mapping[int, QueryInput],
+        generation: Generation,
+        caller: Caller,
+        watch: Stopwatch,
     ) -> dict[int, EarlierSearch]:
         found = {}
         for number, item in inputs.items():
             if item.query_id is not None:
                 with watch.stage("earlier"):
-                    found[number] = self._earlier.find(item, generation)
+                    found[number] = self._earlier.find(item, generation, caller)
         return found
 
     def _encoded(
         self,
         inputs: Mapping[int, QueryInput],
         generation: Generation,
+        caller: Caller,
         kept: _KeptPhotos,
         watch: Stopwatch,
     ) -> dict[int, QueryPart]:
@@ -187,9 +193,10 @@ class QueryEmbedder:
         pixels, described = [], []
         with watch.stage("decode"):
             encoder = self._encoder_of(generation.encoder)
+            limits = self._limits.shared()
             for number, item in photos.items():
-                body = self._body(item)
-                decoded = _decoded(body, item, self._limits, encoder)
+                body = self._body(item, caller)
+                decoded = _decoded(body, item, limits, encoder)
                 pixels.append(preprocess([decoded.image], encoder.record))
                 photo = kept.add(Photo(body, item.crop))
                 described.append((number, photo, decoded.width, decoded.height))
@@ -210,10 +217,10 @@ class QueryEmbedder:
             for (number, photo, width, height), embedding, maps, weights in rows
         }
 
-    def _body(self, item: QueryInput) -> bytes:
+    def _body(self, item: QueryInput, caller: Caller) -> bytes:
         if item.image is not None:
             return item.image
-        key = upload_object_key(item.upload_key or "")
+        key = upload_object_key(item.upload_key or "", caller)
         found = self._stores.index.get(key, self._limits.max_bytes)
         if found is None:
             raise NotFound(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lookalike.core.access import ANYBODY, Caller
 from lookalike.core.errors import InvalidRequest
 from lookalike.core.filters import Filter
 from lookalike.core.material import Box
@@ -39,7 +40,7 @@ class SearchRequest:
 
     Products in ``not_like`` are left out of the results. ``exact`` compares with every row, as the
     reference for searches that do not. With ``explain`` what explanations need is kept for a while;
-    their URLs begin with ``base_url``.
+    their URLs begin with ``base_url``. Earlier searches and uploads must be the caller's.
     """
 
     catalogue: str
@@ -51,6 +52,7 @@ class SearchRequest:
     exact: bool = False
     explain: bool = True
     base_url: str = ""
+    caller: Caller = ANYBODY
 
     @property
     def kind(self) -> str:
