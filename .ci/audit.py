@@ -18,6 +18,7 @@ REQUIREMENTS = ROOT / "layers/runtime/requirements.txt"
 # What is deployed, pinned with all it needs; and what runs here.
 DEPLOYED = ("--no-deps", "--disable-pip", "-r", str(REQUIREMENTS))
 INSTALLED = ("--skip-editable",)
+OURS = "lookalike"
 NOT_KNOWN = 3
 
 
@@ -45,7 +46,8 @@ def main() -> int:
     if not database_answers():
         print("NOT AUDITED: PyPI's database of vulnerabilities does not answer here.")
         return NOT_KNOWN
-    dependencies = [item for options in (DEPLOYED, INSTALLED) for item in look_up(*options)]
+    found = [item for options in (DEPLOYED, INSTALLED) for item in look_up(*options)]
+    dependencies = [item for item in found if item["name"] != OURS]
     vulnerable = [item for item in dependencies if item.get("vulns")]
     unknown = [item for item in dependencies if "skip_reason" in item]
     for item in vulnerable:

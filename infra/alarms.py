@@ -32,18 +32,25 @@ class Alarm:
     periods: int = 1
     over: bool = True
 
-    def resource(self) -> Json:
-        """The CloudFormation resource."""
-        statistic = "ExtendedStatistic" if self.statistic.startswith("p") else "Statistic"
+    def resource(self, name: str) -> Json:
+        """The CloudFormation resource of this logical id, which the alarm's name ends with."""
+        statistic: Json = {"Statistic": self.statistic}
+        if self.statistic.startswith("p"):
+            # A percentile of a few samples is the slowest of them.
+            statistic = {
+                "ExtendedStatistic": self.statistic,
+                "EvaluateLowSampleCountPercentile": "ignore",
+            }
         topic = [{"Ref": "AlarmTopicArn"}]
         return {
             "Type": "AWS::CloudWatch::Alarm",
             "Properties": {
+                "AlarmName": {"Fn::Sub": f"${{NamePrefix}}-{name}"},
                 "AlarmDescription": self.description,
                 "Namespace": self.namespace,
                 "MetricName": self.metric,
                 "Dimensions": [self._dimension()],
-                statistic: self.statistic,
+                **statistic,
                 "Threshold": self.threshold,
                 "ComparisonOperator": "GreaterThanThreshold" if self.over else "LessThanThreshold",
                 "Period": self.period_s,
@@ -188,4 +195,4 @@ ALARMS = {
 
 def alarm_resources() -> Json:
     """The template's part."""
-    return {name: alarm.resource() for name, alarm in ALARMS.items()}
+    return {name: alarm.resource(name) for name, alarm in ALARMS.items()}

@@ -99,7 +99,9 @@ def _finish_function(name: str, properties: Json, shared: Json) -> Json:
     finished["Environment"] = merge(shared.get("Environment", {}), own)
     del finished["Tags"]  # Chalice's own bookkeeping, which names a stage that is not deployed
     for event in finished.get("Events", {}).values():
-        if event["Type"] == "SQS":
+        if event["Type"] == "Schedule":
+            event["Properties"]["Name"] = properties["FunctionName"]
+        elif event["Type"] == "SQS":
             # Chalice can only name a queue; a reference makes CloudFormation create it first.
             event["Properties"]["Queue"] = {"Fn::GetAtt": ["IngestQueue", "Arn"]}
     return finished

@@ -17,6 +17,12 @@ ALLOW_METHODS = "method.response.header.Access-Control-Allow-Methods"
 ALLOW_ANY_ORIGIN = "gatewayresponse.header.Access-Control-Allow-Origin"
 CONTENT_TYPE = "gatewayresponse.header.Content-Type"
 
+NO_ROUTE = (
+    404,
+    "not-found",
+    "Not found",
+    "There is no such route. GET /openapi.json describes those that exist.",
+)
 # Response types of API Gateway: (status, kind of problem, title, what the caller can do).
 GATEWAY_RESPONSES: dict[str, tuple[int, str, str, str]] = {
     "REQUEST_TOO_LARGE": (
@@ -31,19 +37,11 @@ GATEWAY_RESPONSES: dict[str, tuple[int, str, str, str]] = {
         "Unsupported media type",
         "Send image/*, multipart/form-data or application/json.",
     ),
-    # API Gateway's name for "no such route".
-    "MISSING_AUTHENTICATION_TOKEN": (
-        404,
-        "not-found",
-        "Not found",
-        "There is no such route. GET /openapi.json describes those that exist.",
-    ),
-    "RESOURCE_NOT_FOUND": (
-        404,
-        "not-found",
-        "Not found",
-        "There is no such route. GET /openapi.json describes those that exist.",
-    ),
+    # What API Gateway calls a route that is not there: it takes every other one for one of AWS's
+    # own, which asks for AWS's signature; an API key in the Authorization header is a wrong one.
+    "MISSING_AUTHENTICATION_TOKEN": NO_ROUTE,
+    "INVALID_SIGNATURE": NO_ROUTE,
+    "RESOURCE_NOT_FOUND": NO_ROUTE,
     "BAD_REQUEST_BODY": (400, "malformed-body", "Malformed body", "The body cannot be read."),
     "THROTTLED": (429, "throttled", "Too many requests", "Try again in a second."),
     "QUOTA_EXCEEDED": (429, "throttled", "Too many requests", "The quota is used up."),
@@ -54,8 +52,8 @@ GATEWAY_RESPONSES: dict[str, tuple[int, str, str, str]] = {
         400,
         "bad-request",
         "Bad request",
-        "The gateway refused the request. Is its URL too long? POST /search takes a filter in its "
-        "JSON body, too.",
+        "The gateway refused the request. Does GET /openapi.json describe its route? Is its URL "
+        "too long? POST /search takes a filter in its JSON body, too.",
     ),
     "DEFAULT_5XX": (502, "failed", "Failed", "The function did not finish. Try again."),
 }

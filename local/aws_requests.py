@@ -11,10 +11,13 @@ import json
 import re
 import sys
 from enum import Enum
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
+from moto.s3.responses import S3Response
+from moto.s3.utils import bucket_name_from_url
 
 Environ = dict[str, Any]
 
@@ -67,6 +70,19 @@ _EFFECTS = re.compile(
     r"|ChangeMessageVisibility(Batch)?$|PurgeQueue$"
 )
 _VOLATILE_HEADERS = frozenset({"HTTP_X_AMZ_DATE", "HTTP_X_AMZ_SECURITY_TOKEN"})
+
+
+def use_path_style(environ: Environ) -> None:
+    """Put the bucket that the host of a request to S3 names into its path."""
+    host = environ.get("HTTP_HOST", "")
+    asked = SimpleNamespace(headers={"host": host}, url=f"http://{host}/")
+    if _scope(environ)[0] != "s3" or not S3Response.subdomain_based_buckets(asked):
+        return
+    bucket = bucket_name_from_url(asked.url)
+    environ["HTTP_HOST"] = "127.0.0.1"
+    if bucket:
+        for name in ("PATH_INFO", "RAW_URI", "REQUEST_URI"):
+            environ[name] = f"/{bucket}{environ[name]}"
 
 
 def read_call(environ: Environ, body: bytes) -> Call:

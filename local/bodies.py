@@ -88,6 +88,8 @@ def keep_bodies() -> None:
         "etag": property(_etag),
         "dispose": lambda self, garbage=False: None,
         "__del__": lambda self: None,
+        "__copy__": _copy,
+        "__deepcopy__": lambda self, memo: _copy(self),
     }
     for name, patch in patches.items():
         setattr(FakeKey, name, patch)
@@ -119,6 +121,13 @@ def _set_value(key: Any, content: bytes | str) -> None:
     key.contentsize = key.body.size
     if (unused := key.__dict__.pop("_value_buffer", None)) is not None:
         unused.close()
+
+
+def _copy(key: Any) -> Any:
+    """For lists of versions, in which moto marks the latest; contents do not change."""
+    twin = FakeKey.__new__(FakeKey)
+    twin.__dict__.update(key.__dict__)
+    return twin
 
 
 def _etag(key: Any) -> str:

@@ -96,8 +96,8 @@ def cli() -> None:
     """Visual product search that lives in a bucket.
 
     Start with `lookalike up`. The other commands find the Lookalike that runs on this machine
-    through its state folder (--data-dir, else .lookalike/ here), else one elsewhere through
-    AWS_ENDPOINT_URL and LOOKALIKE_API_URL.
+    through its state folder (--data-dir, else .lookalike/ here), else a deployed one that
+    LOOKALIKE_API_URL and other variables name (docs/operations.md).
     """
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from local import control
 from local.host import HostConfig
+from local.journal import Journal, JournalError
 from local.ports import check_free, free_port
 from local.provision import provision
 from local.roles import FILE_NAME, read_roles, write_roles
@@ -30,6 +31,7 @@ from local.template import REGION, Template
 Progress = Callable[[str], None]
 
 START_TIMEOUT_S = 120.0
+JOURNAL_NAME = "aws.db"
 ANYBODY = "local"
 """Access key and secret of whoever is no function; the AWS endpoint takes any."""
 _POLL_S = 0.03
@@ -119,12 +121,16 @@ def up(options: Options, on_progress: Progress) -> RunningCloud:
     PortInUse
         A port is taken; the message names its option.
     StartError
-        A process does not come up.
+        A process does not come up, or the folder or the journal in it cannot be used.
     """
     data_dir = options.data_dir.resolve()
-    lock = FolderLock(data_dir)
-    lock.acquire()
     try:
+        lock = FolderLock(data_dir)
+        lock.acquire()
+    except OSError as error:
+        raise StartError(f"The folder {data_dir} cannot be used: {error.strerror}.") from error
+    try:
+        _check_journal(data_dir / JOURNAL_NAME)
         check_free(options.aws_port, "--aws-port")
         check_free(options.api_port, "--api-port")
         if options.dashboard:
@@ -133,6 +139,15 @@ def up(options: Options, on_progress: Progress) -> RunningCloud:
     except BaseException:
         lock.release()
         raise
+
+
+def _check_journal(path: Path) -> None:
+    """Say here what is wrong with it; in the process moto it would be one line of a log."""
+    try:
+        if path.exists():
+            Journal(path).close()
+    except JournalError as error:
+        raise StartError(str(error)) from error
 
 
 class _Start:
@@ -164,7 +179,6 @@ class _Start:
             self._report("Creating buckets, queues and tables")
             self._provision()
             config = self._write_config(path, aws_url, control_port)
-            self._start("host", "local.host", str(config))
             self._state = State(
                 data_dir=str(self._data_dir),
                 api_url=api_url,
@@ -174,6 +188,9 @@ class _Start:
                 started_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 pids={},
             )
+            # Before the API answers, so that whoever it answers finds it.
+            self._write_state()
+            self._start("host", "local.host", str(config))
             self._report("Starting the functions")
             self._wait("host", api_url)
             self._wait_until_ready(self._state)
@@ -187,7 +204,8 @@ class _Start:
     def _start_endpoint(self, aws_url: str) -> Path:
         """Start what plays AWS while the template is built; roles it must know before."""
         options = self._options
-        command = ["local.moto_server", "--port", str(options.aws_port)]
+        journal = str(self._data_dir / JOURNAL_NAME)
+        command = ["local.moto_server", "--port", str(options.aws_port), "--journal", journal]
         if options.enforce_roles:
             path = options.template or self._build()
             roles = read_roles(Template.load(path, aws_url, options.parameters))
@@ -246,8 +264,13 @@ class _Start:
         """After a crash of the AWS endpoint, beside the supervisor's own thread."""
 
         def provision_when_up() -> None:
-            self._wait("moto", self._aws_url())
-            self._provision()
+            from botocore.exceptions import BotoCoreError, ClientError  # with boto3, later
+
+            try:
+                self._wait("moto", self._aws_url())
+                self._provision()
+            except (StartError, BotoCoreError, ClientError) as error:
+                self._report(f"After a restart of the AWS endpoint: {error}")
 
         threading.Thread(target=provision_when_up, name="provision", daemon=True).start()
 

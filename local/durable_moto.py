@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from moto.core.models import DEFAULT_ACCOUNT_ID
@@ -25,7 +26,7 @@ from local import aws_requests, bucket_cors, presigned, queues, shims, touched
 from local.aws_requests import Environ as Environ
 from local.aws_requests import Kind
 from local.journal import Journal
-from local.keeper import Keeper, KeptCall
+from local.keeper import Keeper, KeptCall, find
 from local.template import REGION
 
 Headers = list[tuple[str, str]]
@@ -41,6 +42,18 @@ class Answer:
     body: bytes
 
 
+class _Request(NamedTuple):
+    """A request that has been read: refused already, or with what is kept if it configures."""
+
+    environ: Environ
+    refusal: Answer | None = None
+    kept: KeptCall | None = None
+
+    @property
+    def configures(self) -> bool:
+        return self.kept is not None
+
+
 class DurableMoto:
     """WSGI middleware around moto's application.
 
@@ -53,10 +66,18 @@ class DurableMoto:
         moto's WSGI application; by default all of its services.
     journal
         What keeps moto's state, which is loaded from it; without one the state is in memory.
+    secrets
+        Secrets by access key of those whose presigned forms are checked.
     """
 
-    def __init__(self, app: WsgiApp | None = None, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        app: WsgiApp | None = None,
+        journal: Journal | None = None,
+        secrets: Mapping[str, str] = presigned.SECRETS,
+    ) -> None:
         self._app = app or DomainDispatcherApplication(create_backend_app)
+        self._secrets = secrets
         self._lock = threading.Lock()
         self._keeper: Keeper | None = None
         if journal is not None:
@@ -74,19 +95,23 @@ class DurableMoto:
         return self.call_all([environ])[0]
 
     def call_all(self, environs: Sequence[Environ]) -> list[Answer]:
-        """Serve requests in this order; their changes are on disk together when it returns."""
+        """Serve requests in this order; their changes are on disk when it returns.
+
+        Raises
+        ------
+        Exception
+            Memory is not what the journal has, and could not be made so: the process must end.
+        """
         with self._lock:
+            requests = [_read(environ) for environ in environs]
             if self._keeper is None:
                 touched.take()
-                return [self._serve(environ) for environ in environs]
-            kept: list[KeptCall] = []
-            answers = [self._serve_kept(environ, kept) for environ in environs]
-            if self._commit(kept):
-                return answers
-            return [
-                _failure(environ, "The local cloud could not write to its disk.")
-                for environ in environs
-            ]
+                return [request.refusal or self._try(request.environ) for request in requests]
+            answers: list[Answer] = []
+            for configures, group in groupby(requests, lambda request: request.configures):
+                serve = self._configure if configures else self._serve_together
+                answers += serve(self._keeper, list(group))
+            return answers
 
     def release_messages(self, queue_name: str) -> bool:
         """Make every message of a queue that is in flight visible again; ``False`` if it failed."""
@@ -94,40 +119,53 @@ class DurableMoto:
             queue = sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues.get(queue_name)
             if queue is not None:
                 queues.release(queue)
-            return self._commit([])
-
-    def _commit(self, kept: Sequence[KeptCall]) -> bool:
-        if self._keeper is None:
+            if self._keeper is not None:
+                return self._keeper.commit()
             touched.take()
             return True
-        try:
-            self._keeper.commit(kept)
-        except Exception:
-            traceback.print_exc()
-            return False
-        return True
 
-    def _serve_kept(self, environ: Environ, kept: list[KeptCall]) -> Answer:
-        body: bytes = environ["wsgi.input"].read()
-        environ["wsgi.input"].seek(0)
-        call = aws_requests.read_call(environ, body)
-        if call.kind is Kind.UNKNOWN:
-            return _failure(environ, f"The local cloud does not keep {call.what}.", 501)
+    def _serve_together(self, keeper: Keeper, requests: list[_Request]) -> list[Answer]:
+        """Serve requests that are kept by their effects, and commit them together."""
+        answers = [request.refusal or self._try(request.environ) for request in requests]
+        if keeper.commit():
+            return answers
+        return [_not_written(request.environ) for request in requests]
+
+    def _configure(self, keeper: Keeper, requests: list[_Request]) -> list[Answer]:
+        """Serve and commit requests that are kept themselves, each alone.
+
+        Of one that fails nothing stays: moto may have done half of it.
+        """
+        answers = []
+        for environ, _, kept in requests:
+            assert kept is not None
+            before = find(kept.resource)
+            answer = self._try(environ)
+            done = answer.status < 300
+            if not done and (
+                answer.status >= 500
+                or find(kept.resource) is not before
+                or (kept.kind is Kind.CHANGES and before is not None)
+            ):
+                keeper.load()
+            elif not keeper.commit(kept if done else None):
+                answer = _not_written(environ)
+            answers.append(answer)
+        return answers
+
+    def _try(self, environ: Environ) -> Answer:
         try:
-            answer = self._serve(environ)
+            return self._serve(environ)
         except Exception:
             # What it changed before is committed with the others, as moto has it.
             traceback.print_exc()
-            return _failure(environ, "moto failed; see the log of the local AWS endpoint.")
-        if call.kind is not Kind.EFFECTS and answer.status < 300:
-            kept.append(KeptCall(call.kind, call.resource, aws_requests.keep(environ, body)))
-        return answer
+            return failure(environ, "moto failed; see the log of the local AWS endpoint.")
 
     def _serve(self, environ: Environ) -> Answer:
         if not _is_s3(environ):
             return self._moto(environ)
         try:
-            presigned.check_request(environ, datetime.now(UTC))
+            presigned.check_request(environ, datetime.now(UTC), self._secrets)
         except presigned.Refusal as refusal:
             return _with_cors(environ, _refused(refusal))
         if environ["REQUEST_METHOD"] == "OPTIONS":
@@ -148,8 +186,15 @@ class DurableMoto:
         return Answer(started[0], started[1], body)
 
 
-def durable_moto(path: Path) -> DurableMoto:
-    """Make the application, with every shim applied to moto, and with the state kept at ``path``.
+def durable_moto(path: Path | None, secrets: Mapping[str, str]) -> DurableMoto:
+    """Make the application, with every shim applied to moto.
+
+    Parameters
+    ----------
+    path
+        Where the state is kept; in memory when it is None.
+    secrets
+        As of `DurableMoto`.
 
     Raises
     ------
@@ -157,10 +202,34 @@ def durable_moto(path: Path) -> DurableMoto:
         The file cannot be used.
     """
     shims.install()
-    return DurableMoto(journal=Journal(path))
+    return DurableMoto(journal=Journal(path) if path else None, secrets=secrets)
 
 
-def _failure(environ: Environ, message: str, status: int = 500) -> Answer:
+def _read(environ: Environ) -> _Request:
+    """Read a request before moto does, with what is kept of it: nothing can fail after."""
+    try:
+        body: bytes = environ["wsgi.input"].read()
+        environ["wsgi.input"].seek(0)
+        aws_requests.use_path_style(environ)
+        call = aws_requests.read_call(environ, body)
+        if call.kind is Kind.EFFECTS:
+            return _Request(environ)
+        if call.kind is Kind.UNKNOWN:
+            message = f"The local cloud does not keep {call.what}."
+            return _Request(environ, failure(environ, message, 501))
+        kept = KeptCall(call.kind, call.resource, aws_requests.keep(environ, body))
+        find(call.resource)
+    except Exception:
+        traceback.print_exc()
+        return _Request(environ, failure(environ, "The request cannot be read.", 400))
+    return _Request(environ, kept=kept)
+
+
+def _not_written(environ: Environ) -> Answer:
+    return failure(environ, "The local cloud could not write to its disk.")
+
+
+def failure(environ: Environ, message: str, status: int = 500) -> Answer:
     """An error in the words of the service that was asked."""
     target = environ.get("HTTP_X_AMZ_TARGET", "")
     if not target:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.models import dynamodb_backends
 from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
 
-from local import kept_items, kept_messages, kept_objects, touched
-from local.aws_requests import Environ, Kind, environ_of_kept
+from local import kept_items, kept_messages, kept_objects, queues, touched
+from local.aws_requests import Environ, Kind, environ_of_kept, read_call
 from local.journal import Journal
 from local.touched import ItemRecord, MessageRecord, ObjectRecord, PartRecord, UploadRecord
 
@@ -47,33 +48,38 @@ class Keeper:
         self._items = kept_items.Items(journal)
         self._messages = kept_messages.Messages(journal)
 
-    def commit(self, calls: Sequence[KeptCall]) -> None:
-        """Write the calls and what has been touched; on any error, memory is as it was before.
+    def commit(self, call: KeptCall | None = None) -> bool:
+        """Write what has been touched, and a call.
+
+        ``False`` when nothing was written, because the disk is full or moto has something that
+        cannot be written; memory is then as it was before.
 
         Raises
         ------
         Exception
-            Nothing was written: the disk is full, or moto has something that cannot be written.
+            Memory could not be made what it was before.
         """
         records = touched.take()
-        if not records and not calls:
-            return
+        if not records and call is None:
+            return True
         try:
             with self._journal.transaction():
-                for call in calls:
+                if call is not None:
                     self._keep(call)
                 for record in records:
                     self._save(record)
-        except BaseException:
+        except Exception:
+            traceback.print_exc()
             self._objects.settle(committed=False)
-            if calls:
+            if call is not None:
                 self.load()
             else:
                 for record in records:
                     self._put_back(record)
                 touched.take()
-            raise
+            return False
         self._objects.settle(committed=True)
+        return True
 
     def load(self) -> None:
         """Make moto's state what the journal has, and nothing else."""
@@ -82,8 +88,8 @@ class Keeper:
                 account.reset()
         s3_backends.bucket_accounts.clear()
         self._replay()
-        for queues in sqs_backends.values():
-            for backend in queues.values():
+        for regions in sqs_backends.values():
+            for backend in regions.values():
                 for queue in backend.queues.values():
                     queue._messages.clear()
         self._objects.load()
@@ -103,17 +109,30 @@ class Keeper:
         )
 
     def _replay(self) -> None:
-        """Send the kept requests; again those that need what a later one makes."""
-        waiting = self._journal.rows("SELECT request FROM requests ORDER BY id")
-        while waiting:
-            failed = [row for row in waiting if self._send(environ_of_kept(row[0])) >= 300]
-            if len(failed) == len(waiting):
-                break
-            waiting = failed
+        """Send the kept requests in their order, first those that make something.
+
+        One that fails has been overtaken, as the deletion of an index that was made anew.
+        """
+        environs = [
+            environ_of_kept(row[0])
+            for row in self._journal.rows("SELECT request FROM requests ORDER BY id")
+        ]
+        with queues.dead_letters_may_be_missing():
+            for environ in sorted(environs, key=_configures):
+                self._send_again(environ)
         for resource, at in self._journal.rows(
             "SELECT resource, min(at) FROM requests GROUP BY resource"
         ):
             _set_creation(resource, at)
+
+    def _send_again(self, environ: Environ) -> None:
+        what = environ.get("HTTP_X_AMZ_TARGET") or environ["QUERY_STRING"]
+        try:
+            status = str(self._send(environ))
+        except Exception as error:  # moto's, of any kind
+            status = repr(error)
+        if not status.startswith("2"):
+            print(f"left out: {environ['REQUEST_METHOD']} {environ['PATH_INFO']} {what}: {status}")
 
     def _save(self, record: touched.Record) -> None:
         match record:
@@ -140,16 +159,31 @@ class Keeper:
                 self._messages.load_message(record)
 
 
-def _set_creation(resource: str, at: float) -> None:
+def find(resource: str) -> Any:
+    """The bucket, queue or table of a call's resource as moto has it, or None."""
     service, _, name = resource.partition(":")
-    region, _, name = name.rpartition(":")
     if service == "s3":
-        bucket = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets.get(name)
-        if bucket is not None:
-            bucket.creation_date = datetime.fromtimestamp(at, UTC)
-    elif service == "sqs":
-        queue = sqs_backends[DEFAULT_ACCOUNT_ID][region].queues.get(name)
-        if queue is not None:
-            queue.created_timestamp = at
-    elif name in (tables := dynamodb_backends[DEFAULT_ACCOUNT_ID][region].tables):
-        tables[name].created_at = datetime.fromtimestamp(at, UTC).replace(tzinfo=None)
+        return s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets.get(name)
+    region, _, name = name.partition(":")
+    if service == "sqs":
+        return sqs_backends[DEFAULT_ACCOUNT_ID][region].queues.get(name)
+    return dynamodb_backends[DEFAULT_ACCOUNT_ID][region].tables.get(name)
+
+
+def _set_creation(resource: str, at: float) -> None:
+    found = find(resource)
+    if found is None:
+        return
+    moment = datetime.fromtimestamp(at, UTC)
+    if resource.startswith("s3:"):
+        found.creation_date = moment
+    elif resource.startswith("sqs:"):
+        found.created_timestamp = at
+    else:
+        found.created_at = moment.replace(tzinfo=None)
+
+
+def _configures(environ: Environ) -> bool:
+    body = environ["wsgi.input"].read()
+    environ["wsgi.input"].seek(0)
+    return read_call(environ, body).kind is not Kind.CREATES

@@ -17,7 +17,14 @@ from moto.s3.utils import _VersionedKeyStore
 
 from local.bodies import Body, keep_bodies
 from local.journal import Journal, decode_state, decode_text, encode_state, encode_text
-from local.object_states import marker_of, object_of, upload_of, upload_state, version_state
+from local.object_states import (
+    forget_tags,
+    marker_of,
+    object_of,
+    upload_of,
+    upload_state,
+    version_state,
+)
 from local.touched import ObjectRecord, PartRecord, UploadRecord, touch
 
 _CHANGERS = (
@@ -40,10 +47,12 @@ class _Keys(_VersionedKeyStore):
 
     def setlist(self, key: str, list_: Any) -> None:
         touch(ObjectRecord(self._bucket, key))
+        forget_tags(self.getlist(key, []), list_)
         super().setlist(key, list_)
 
     def pop(self, key: str) -> None:  # type: ignore[override]
         touch(ObjectRecord(self._bucket, key))
+        forget_tags(self.getlist(key, []), [])
         dict.pop(self, key)
 
 
@@ -121,16 +130,21 @@ class Objects:
         bucket = _bucket(record.bucket)
         versions = bucket.keys.getlist(record.key, []) if bucket else []
         name = (record.bucket, encode_text(record.key))
-        stored = self._journal.rows("SELECT body FROM versions WHERE bucket = ? AND key = ?", name)
-        freed = {row[0] for row in stored}
-        self._journal.rows("DELETE FROM versions WHERE bucket = ? AND key = ?", name)
+        where = "FROM versions WHERE bucket = ? AND key = ?"
+        rows = self._journal.rows(f"SELECT position, body, state {where}", name)
+        stored = {position: (body, state) for position, body, state in rows}
+        freed = {body for body, _ in stored.values()}
         for position, version in enumerate(versions):
             body = self._write_body(version) if isinstance(version, FakeKey) else None
             freed.discard(body)
-            self._journal.rows(
-                "INSERT INTO versions VALUES (?, ?, ?, ?, ?)",
-                (*name, position, body, encode_state(version_state(version))),
-            )
+            row = (body, encode_state(version_state(version)))
+            if stored.pop(position, None) != row:
+                self._journal.rows(
+                    "INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?, ?)",
+                    (*name, position, *row),
+                )
+        for position in stored:
+            self._journal.rows(f"DELETE {where} AND position = ?", (*name, position))
         self._free(freed)
 
     def save_upload(self, record: UploadRecord) -> None:

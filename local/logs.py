@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+from contextlib import suppress
 from pathlib import Path
 
 MAX_BYTES = 5_000_000
 KEPT_FILES = 2
+
+
+class _Handler(logging.handlers.RotatingFileHandler):
+    """Leaves a line out that cannot be written, on a full disk: there is nowhere to say so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Open the file anew for the next line."""
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
 
 
 class LogFile:
@@ -16,7 +28,7 @@ class LogFile:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._handler = logging.handlers.RotatingFileHandler(
+        self._handler = _Handler(
             path, maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8", delay=True
         )
         self._handler.setFormatter(logging.Formatter("%(message)s"))

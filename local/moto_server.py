@@ -13,8 +13,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote_to_bytes, urlencode
@@ -31,16 +33,14 @@ from moto.core.request import (
 )
 from moto.sqs.models import sqs_backends
 
-from local import shims
-from local.durable_moto import Answer, DurableMoto, Environ, durable_moto
+from local import presigned, shims
+from local.durable_moto import Answer, DurableMoto, Environ, durable_moto, failure
 from local.journal import JournalError
 from local.roles import Role, load_roles
-from local.serving import read_body, run_until_signalled
+from local.serving import listen, read_body, signalled
 from local.sqs import RELEASE_PATH
 from local.template import REGION
 
-JOURNAL_NAME = "aws.db"
-"""In the data folder, where the supervisor starts this process."""
 MAX_BODY_BYTES = 1 << 30
 MAX_WAIT_S = 20.0
 RECHECK_S = 1.0
@@ -49,6 +49,7 @@ RECHECK_S = 1.0
 if TYPE_CHECKING:
     from local.role_check import RoleCheck
 
+Batch = list[tuple[Environ, asyncio.Future[Answer]]]
 _RECEIVE = "AmazonSQS.ReceiveMessage"
 _HOP_HEADERS = frozenset({"content-length", "connection", "transfer-encoding", "date", "server"})
 
@@ -61,8 +62,10 @@ class MotoServer:
         self._check = _role_check(roles) if roles else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="moto")
         self._arrival = asyncio.Event()
-        self._waiting: list[tuple[Environ, asyncio.Future[Answer]]] = []
+        self._waiting: Batch = []
         self._serving: asyncio.Task[None] | None = None
+        self.broken = asyncio.Event()
+        """Set when memory may not be what the journal has: nothing is served from it any more."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request of any AWS service."""
@@ -70,7 +73,11 @@ class MotoServer:
         if request.path == RELEASE_PATH and request.method == "POST":
             loop = asyncio.get_running_loop()
             release, queue = self._moto.release_messages, json.loads(body)["queue"]
-            released = await loop.run_in_executor(self._thread, release, queue)
+            released = False
+            with self._or_break():
+                released = not self.broken.is_set() and await loop.run_in_executor(
+                    self._thread, release, queue
+                )
             self._announce()
             return web.Response(status=200 if released else 500)
         environ = environ_of(request, body)
@@ -94,21 +101,35 @@ class MotoServer:
 
     async def _serve_waiting(self) -> None:
         """Serve what waits; what comes meanwhile is served, and committed, together after it."""
-        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
                 batch = [item for item in self._waiting if not item[1].done()]
                 self._waiting.clear()
                 before = shims.arrivals()
-                environs = [environ for environ, _ in batch]
-                answers = await loop.run_in_executor(self._thread, self._moto.call_all, environs)
-                for (_, answered), answer in zip(batch, answers, strict=True):
+                for (_, answered), answer in zip(batch, await self._serve(batch), strict=True):
                     if not answered.done():
                         answered.set_result(answer)
                 if shims.arrivals() != before:
                     self._announce()
         finally:
             self._serving = None
+
+    async def _serve(self, batch: Batch) -> list[Answer]:
+        environs = [environ for environ, _ in batch]
+        loop = asyncio.get_running_loop()
+        if not self.broken.is_set():
+            with self._or_break():
+                return await loop.run_in_executor(self._thread, self._moto.call_all, environs)
+        return [failure(environ, "The local AWS endpoint starts again.") for environ in environs]
+
+    @contextmanager
+    def _or_break(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            traceback.print_exc()
+            self.broken.set()
+            self._announce()
 
     def _announce(self) -> None:
         self._arrival.set()
@@ -208,19 +229,33 @@ def _role_check(roles: Sequence[Role]) -> RoleCheck:
     return RoleCheck(roles)
 
 
-async def serve(port: int, journal: Path, roles: Sequence[Role]) -> None:
-    """Serve on 127.0.0.1 until SIGTERM or SIGINT."""
-    server = MotoServer(durable_moto(journal), roles)
-    await run_until_signalled(server.handle, port, max_body_bytes=MAX_BODY_BYTES)
+async def serve(port: int, journal: Path | None, roles: Sequence[Role]) -> None:
+    """Serve on 127.0.0.1 until SIGTERM or SIGINT, or until memory cannot be trusted.
+
+    Raises
+    ------
+    SystemExit
+        It could not; a start from the journal mends that.
+    """
+    secrets = {role.access_key_id: role.secret_access_key for role in roles}
+    server = MotoServer(durable_moto(journal, presigned.SECRETS | secrets), roles)
+    runner = await listen(server.handle, port, max_body_bytes=MAX_BODY_BYTES)
+    ends = [asyncio.ensure_future(end) for end in (signalled(), server.broken.wait())]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for end in ends:
+            end.cancel()
+        await runner.cleanup()
+    if server.broken.is_set():
+        sys.exit("Memory is not what the journal has.")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the process."""
     parser = argparse.ArgumentParser(description="The local AWS endpoint.")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument(
-        "--journal", type=Path, default=Path(JOURNAL_NAME), help="file of its state"
-    )
+    parser.add_argument("--journal", type=Path, help="file of its state; without it, in memory")
     parser.add_argument("--roles", default="", help="file of the roles to enforce")
     arguments: Any = parser.parse_args(argv)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -39,6 +40,14 @@ _UPLOAD_FIELDS = (
 def _tags(version: Any) -> dict[str, dict[str, Any]]:
     tags: dict[str, dict[str, Any]] = s3_backends[version.account_id][version.partition].tagger.tags
     return tags
+
+
+def forget_tags(versions: Iterable[Any], kept: Iterable[Any]) -> None:
+    """Let go of the tags of versions that go; moto keeps an entry of every one there ever was."""
+    names = {version.arn for version in kept if isinstance(version, FakeKey)}
+    for version in versions:
+        if isinstance(version, FakeKey) and version.arn not in names:
+            _tags(version).pop(version.arn, None)
 
 
 def version_state(version: Any) -> dict[str, Any]:

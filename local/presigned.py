@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from werkzeug.formparser import parse_form_data
@@ -18,7 +17,7 @@ from werkzeug.formparser import parse_form_data
 Environ = dict[str, Any]
 
 SECRETS = {"local": "local"}
-"""Secrets by access key, of the identities that are known here: that of the functions."""
+"""By access key: that of the functions, unless they act in roles (`local.roles`)."""
 _UNCHECKED_FIELDS = frozenset({"policy", "file", "x-amz-signature", "awsaccesskeyid", "signature"})
 
 
@@ -49,7 +48,15 @@ class Refusal(Exception):
         ).encode()
 
 
-def check_request(environ: Environ, now: datetime) -> None:
+class _Policy(NamedTuple):
+    """What a form's policy says: conditions are an operator, a field and a value."""
+
+    expires: datetime
+    conditions: list[tuple[str, str, str]]
+    sizes: list[tuple[int, int]]
+
+
+def check_request(environ: Environ, now: datetime, secrets: Mapping[str, str] = SECRETS) -> None:
     """Refuse a presigned request that has expired or breaks its policy.
 
     Raises
@@ -61,7 +68,7 @@ def check_request(environ: Environ, now: datetime) -> None:
     content_type = environ.get("CONTENT_TYPE", "")
     is_form = content_type.lower().startswith("multipart/form-data")
     if environ["REQUEST_METHOD"] == "POST" and is_form:
-        _check_form(environ, now)
+        _check_form(environ, now, secrets)
 
 
 def _check_expiry(query: Mapping[str, list[str]], now: datetime) -> None:
@@ -82,7 +89,7 @@ def _check_expiry(query: Mapping[str, list[str]], now: datetime) -> None:
         raise Refusal(403, "AccessDenied", "Request has expired")
 
 
-def _check_form(environ: Environ, now: datetime) -> None:
+def _check_form(environ: Environ, now: datetime, secrets: Mapping[str, str]) -> None:
     body: bytes = environ["wsgi.input"].read()
     environ["wsgi.input"] = io.BytesIO(body)
     _, form, files = parse_form_data(
@@ -99,11 +106,11 @@ def _check_form(environ: Environ, now: datetime) -> None:
         raise Refusal(400, "InvalidArgument", "POST requires exactly one file upload per request.")
     fields["bucket"] = environ["PATH_INFO"].strip("/").split("/")[0]
     policy = _policy(fields["policy"])
-    _check_signature(fields)
+    _check_signature(fields, secrets)
     _check_policy(policy, fields, size, now)
 
 
-def _check_signature(fields: Mapping[str, str]) -> None:
+def _check_signature(fields: Mapping[str, str], secrets: Mapping[str, str]) -> None:
     """Check that whose key a form names has signed its policy; others' secrets are not known here.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-authentication-HTTPPOST.html
@@ -112,7 +119,7 @@ def _check_signature(fields: Mapping[str, str]) -> None:
     signed = fields.get("x-amz-signature") or fields.get("signature")
     if not signed or not (access_key or fields.get("awsaccesskeyid")):
         raise Refusal(403, "AccessDenied", "Access Denied")
-    if (secret := SECRETS.get(access_key or fields["awsaccesskeyid"])) is None:
+    if (secret := secrets.get(access_key or fields["awsaccesskeyid"])) is None:
         return
     key = f"AWS4{secret}".encode() if access_key else secret.encode()
     for part in scope:
@@ -130,40 +137,52 @@ def _check_signature(fields: Mapping[str, str]) -> None:
         )
 
 
-def _policy(text: str) -> dict[str, Any]:
+def _policy(text: str) -> _Policy:
     try:
-        policy = json.loads(base64.b64decode(text, validate=True))
-        _ = policy["expiration"], policy["conditions"]
-    except (binascii.Error, ValueError, TypeError, KeyError):
+        document = json.loads(base64.b64decode(text, validate=True))
+        expires = datetime.fromisoformat(document["expiration"])
+        if expires.tzinfo is None:
+            raise ValueError("an end without a zone")
+        conditions, sizes = [], []
+        for operator, name, value in _conditions(document["conditions"]):
+            if operator == "content-length-range":
+                sizes.append((int(name), int(value)))
+            elif operator in ("eq", "starts-with"):
+                conditions.append((operator, str(name).removeprefix("$").lower(), str(value)))
+            else:
+                raise ValueError(operator)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise Refusal(400, "InvalidPolicyDocument", "Invalid Policy: it cannot be read.") from None
-    return dict(policy)
+    return _Policy(expires, conditions, sizes)
 
 
-def _check_policy(
-    policy: Mapping[str, Any], fields: Mapping[str, str], size: int, now: datetime
-) -> None:
+def _conditions(written: Any) -> Iterator[Any]:
+    """The conditions of a policy; an object says what fields are equal to."""
+    for condition in written:
+        if isinstance(condition, dict):
+            yield from (("eq", name, value) for name, value in condition.items())
+        else:
+            yield condition
+
+
+def _check_policy(policy: _Policy, fields: Mapping[str, str], size: int, now: datetime) -> None:
     """Check all conditions.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
     """
-    if now > datetime.fromisoformat(policy["expiration"].replace("Z", "+00:00")):
+    if now > policy.expires:
         raise Refusal(403, "AccessDenied", "Invalid according to Policy: Policy expired.")
+    for smallest, largest in policy.sizes:
+        _check_size(size, smallest, largest)
     allowed = {"bucket"}
-    for condition in policy["conditions"]:
-        if isinstance(condition, dict):
-            condition = ["eq", *next(iter(condition.items()))]
-        operator, *operands = condition
-        if operator == "content-length-range":
-            _check_size(size, int(operands[0]), int(operands[1]))
-            continue
-        name, wanted = str(operands[0]).removeprefix("$").lower(), str(operands[1])
+    for operator, name, wanted in policy.conditions:
         value = fields.get(name, "")
-        matches = {"eq": value == wanted, "starts-with": value.startswith(wanted)}
-        if not matches.get(operator, False):
+        if value != wanted and not (operator == "starts-with" and value.startswith(wanted)):
             raise Refusal(
                 403,
                 "AccessDenied",
-                f"Invalid according to Policy: Policy Condition failed: {condition}",
+                "Invalid according to Policy: Policy Condition failed: "
+                f"{json.dumps([operator, f'${name}', wanted])}",
             )
         allowed.add(name)
     for name in fields.keys() - _UNCHECKED_FIELDS - allowed:

@@ -9,13 +9,20 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
 from moto.core.utils import unix_time_millis
-from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid
-from moto.sqs.models import Message, Queue, SQSBackend, _filter_message_attributes
+from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid, SQSException
+from moto.sqs.models import (
+    Message,
+    Queue,
+    SQSBackend,
+    _filter_message_attributes,
+    sqs_backends,
+)
 from moto.sqs.utils import generate_receipt_handle
 
 from local.touched import MessageRecord, touch
@@ -26,6 +33,7 @@ _HANDLE_LENGTH = len(generate_receipt_handle())
 
 sequence = itertools.count(1)
 """Orders messages by arrival."""
+_may_dangle = False
 
 
 class Messages:
@@ -41,7 +49,7 @@ class Messages:
         self._arn = queue_arn
         self._by_id: dict[str, Any] = {}
         self._by_handle: dict[str, Any] = {}
-        self._places: Counter[str] = Counter()
+        self._places: Counter[str | None] = Counter()
         self._ready: list[tuple[int, str]] = []
         self._waiting: list[tuple[float, str]] = []
 
@@ -79,8 +87,7 @@ class Messages:
         """Let a message go."""
         touch(MessageRecord(self._arn, message.id))
         del self._by_id[message.id]
-        self._places[message.place] -= 1
-        message.place = None
+        self._leave(message)
         for handle in message.all_receipt_handles:
             self._by_handle.pop(handle or "", None)
 
@@ -97,8 +104,8 @@ class Messages:
     def file(self, message: Any) -> None:
         """Put a message in its place, after its times have changed."""
         touch(MessageRecord(self._arn, message.id))
-        if message.place is not None:
-            self._places[message.place] -= 1
+        was_ready = message.place == READY
+        self._leave(message)
         now = unix_time_millis()
         due = max(message.delayed_until, message.visible_at)
         if message.delayed_until > now:
@@ -108,10 +115,15 @@ class Messages:
         else:
             message.place = READY
         self._places[message.place] += 1
-        if message.place == READY:
-            heapq.heappush(self._ready, (message.sequence, message.id))
-        else:
+        if message.place != READY:
             heapq.heappush(self._waiting, (due, message.id))
+        elif not was_ready:
+            heapq.heappush(self._ready, (message.sequence, message.id))
+
+    def _leave(self, message: Any) -> None:
+        if message.place is not None:
+            self._places[message.place] -= 1
+            message.place = None
 
     def ready(self) -> Iterator[Any]:
         """The messages that can be received, the oldest first; each must then be filed anew."""
@@ -120,6 +132,8 @@ class Messages:
             _, message_id = heapq.heappop(self._ready)
             message = self._by_id.get(message_id)
             if message is not None and message.place == READY:
+                # In no place until then: another entry of it in the heap means nothing.
+                self._leave(message)
                 yield message
 
     def _wake(self) -> None:
@@ -131,7 +145,7 @@ class Messages:
             if message is None or message.place == READY:
                 continue
             if max(message.delayed_until, message.visible_at) <= due:
-                self._places[message.place] -= 1
+                self._leave(message)
                 self._places[READY] += 1
                 message.place = READY
                 heapq.heappush(self._ready, (message.sequence, message.id))
@@ -151,6 +165,8 @@ def keep_queues_fast() -> None:
         (Queue, "__init__", make_standard_queue),
         (Queue, "add_message", lambda self, message: self._messages.append(message)),
         (Queue, "delete_message", _delete_message),
+        (Queue, "dead_letter_queue", property(_dead_letter_queue, lambda queue, found: None)),
+        (Queue, "_setup_dlq", _setting_up(Queue._setup_dlq)),
         (Queue, "approximate_number_of_messages", _count_of(READY)),
         (Queue, "approximate_number_of_messages_delayed", _count_of(DELAYED)),
         (Queue, "approximate_number_of_messages_not_visible", _count_of(IN_FLIGHT)),
@@ -169,6 +185,37 @@ def release(queue: Any) -> None:
         if message.place == IN_FLIGHT:
             message.visible_at = 0.0
             queue._messages.file(message)
+
+
+@contextmanager
+def dead_letters_may_be_missing() -> Iterator[None]:
+    """Let queues name dead-letter queues that are not there: at a start, when it was allowed."""
+    global _may_dangle
+    _may_dangle = True
+    try:
+        yield
+    finally:
+        _may_dangle = False
+
+
+def _setting_up(original: Callable[..., None]) -> Callable[..., None]:
+    def set_up(self: Any, policy: Any) -> None:
+        try:
+            original(self, policy)
+        except SQSException:
+            if not _may_dangle:
+                raise
+
+    return set_up
+
+
+def _dead_letter_queue(queue: Any) -> Any:
+    """As on AWS, whatever has the name now; moto holds on to a queue that is deleted."""
+    if not queue.redrive_policy:
+        return None
+    arn = queue.redrive_policy["deadLetterTargetArn"]
+    found = sqs_backends[queue.account_id][queue.region].queues.get(arn.rsplit(":", 1)[-1])
+    return found if found is not None and found.queue_arn == arn else None
 
 
 def _count_of(place: str) -> property:
@@ -211,7 +258,6 @@ def _receive_message(
 def _is_dead(queue: Any, message: Any) -> bool:
     return (
         queue.dead_letter_queue is not None
-        and bool(queue.redrive_policy)
         and message.approximate_receive_count >= queue.redrive_policy["maxReceiveCount"]
     )
 

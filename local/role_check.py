@@ -21,6 +21,7 @@ from moto.iam.access_control import IAMPolicy, IAMPolicyStatement, PermissionRes
 from moto.s3.responses import ACTION_MAP
 from werkzeug.formparser import parse_form_data
 
+from local.aws_requests import use_path_style
 from local.durable_moto import Answer, Environ
 from local.roles import Role
 from local.template import ACCOUNT_ID, REGION
@@ -52,6 +53,7 @@ class RoleCheck:
 
     def __call__(self, environ: Environ, body: bytes) -> Answer | None:
         """The refusal of a request, or None if it may go on."""
+        use_path_style(environ)
         form = _form(environ, body)
         access_key_id, token = _caller(environ, form)
         if access_key_id is None:
@@ -121,8 +123,11 @@ def _caller(environ: Environ, form: dict[str, str]) -> tuple[str | None, str | N
 
 
 def _form(environ: Environ, body: bytes) -> dict[str, str]:
-    """The fields of a browser's upload."""
-    if not environ.get("CONTENT_TYPE", "").lower().startswith("multipart/form-data"):
+    """The fields of a browser's upload, which is a POST to a bucket and nothing else."""
+    _, _, key = environ["PATH_INFO"].lstrip("/").partition("/")
+    content_type = environ.get("CONTENT_TYPE", "").lower()
+    is_upload = environ["REQUEST_METHOD"] == "POST" and not key and not environ.get("QUERY_STRING")
+    if not is_upload or not content_type.startswith("multipart/form-data"):
         return {}
     given = {**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
     _, form, files = parse_form_data(given, max_form_memory_size=len(body))

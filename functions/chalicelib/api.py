@@ -47,13 +47,7 @@ def endpoint(blueprint: Blueprint, method: str, path: str) -> Callable[[View], V
 def answer_of(view: View, request: HttpRequest, right: Right | None) -> HttpAnswer:
     """Run a view for who may; whatever is raised is answered by a problem document."""
     try:
-        if right is None:
-            result = view(request)
-        else:
-            admitted = wiring.services().access.admit(request.authorization, right)
-            logger.append_keys(api_key_id=admitted.caller.key_id or None)
-            result = view(replace(request, caller=admitted.caller))
-            admitted.check()
+        result = view(request) if right is None else _admitted(view, request, right)
         return result if isinstance(result, HttpAnswer) else json_answer(result)
     except Exception as error:
         problem = problem_of(error, request.request_id)
@@ -64,6 +58,17 @@ def answer_of(view: View, request: HttpRequest, right: Right | None) -> HttpAnsw
                 "unavailable", path=request.path, request_id=request.request_id, cause=str(error)
             )
         return problem_answer(problem, error.headers if isinstance(error, Reject) else None)
+
+
+def _admitted(view: View, request: HttpRequest, right: Right) -> object:
+    access = wiring.services().access
+    key = access.key(request.authorization)
+    logger.append_keys(api_key_id=key.key_id if key else None)
+    admitted = access.admit(key, right)
+    try:
+        return view(replace(request, caller=admitted.caller))
+    finally:
+        admitted.check()  # errors count, too
 
 
 def incoming(request: Request, path_parameters: Mapping[str, str]) -> HttpRequest:

@@ -26,8 +26,10 @@ def sweep(event: CloudWatchEvent) -> object:
     context: Any = event.context  # Lambda's, which Chalice calls a dict
     detail = event.detail or {}
     left_s = context.get_remaining_time_in_millis() / 1000 - STOP_BEFORE_TIMEOUT_S
-    deadline = time.time() + min(left_s, detail.get("within_s", left_s))
-    report = wiring.services().sweep.run(deadline, detail.get("mode", ""))
+    within_s = min(left_s, detail.get("within_s", left_s))
+    report = wiring.services().sweep.run(
+        time.time() + within_s, detail.get("mode", ""), is_short=within_s < left_s
+    )
     answer = msgspec.to_builtins(report)
     metrics = {"SweepAskedAgain": report.queued, "RunFinished": int(report.finished)}
     measure("swept", metrics, report=answer)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from local.commands.exits import Unreachable
+from local.commands.exits import Unreachable, WrongUse
 from lookalike.settings import PREFIX
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ DEFAULT_DATA_DIR = Path(".lookalike")
 API_URL = "LOOKALIKE_API_URL"
 API_KEY = "LOOKALIKE_API_KEY"
 AWS_URL = "AWS_ENDPOINT_URL"
+_NAMES = ("_BUCKET", "_TABLE", "_URL")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -49,19 +50,24 @@ class Connection:
         return self.api_url
 
     def open_api(self, connections: int = 1) -> Api:
-        """The API, asked with the key of ``LOOKALIKE_API_KEY``, else with the local cloud's own.
+        """The API, asked with the local cloud's own key, elsewhere with ``LOOKALIKE_API_KEY``.
 
         Raises
         ------
         Unreachable
             Its address is not known.
+        WrongUse
+            The variable holds no key.
         """
         from local.api_key import read_local_key
         from local.commands.api import Api
+        from lookalike.core.access import read_key_text
 
-        key = os.environ.get(API_KEY, "")
-        if not key and self.state is not None:
-            key = read_local_key(Path(self.state.data_dir))
+        if self.state is not None:
+            return Api(self.api(), read_local_key(Path(self.state.data_dir)), connections)
+        key = os.environ.get(API_KEY, "").strip()
+        if key and not read_key_text(key):
+            raise WrongUse(f"{API_KEY} holds no API key; one reads lk_<id>_<secret>.")
         return Api(self.api(), key, connections)
 
     def local(self) -> State:
@@ -126,6 +132,9 @@ def use_local(state: State) -> None:
 def connect(data_dir: Path | None) -> Connection:
     """Find Lookalike, and set the AWS SDK's variables so that clients made after this reach it.
 
+    Without a local cloud it is where the caller's variables say: the AWS SDK's, and at least one
+    that names a part of Lookalike. Credentials alone do not mean that a command is for there.
+
     Raises
     ------
     Unreachable
@@ -139,9 +148,14 @@ def connect(data_dir: Path | None) -> Connection:
         use_local(state)
         return Connection(state.api_url, state.aws_url, state)
     api_url, aws_url = os.environ.get(API_URL, ""), os.environ.get(AWS_URL, "")
-    if data_dir is None and (api_url or aws_url):
+    named = any(k.startswith(PREFIX) and k.endswith(_NAMES) and v for k, v in os.environ.items())
+    if data_dir is None and (named or aws_url):
         return Connection(api_url.rstrip("/"), aws_url, None)
     raise Unreachable(
         f"No Lookalike is running in {folder}/; start it with `lookalike up`"
-        + (f", or set {API_URL} and {AWS_URL}." if data_dir is None else ".")
+        + (
+            f", or name a deployed one by {API_URL} (docs/operations.md)."
+            if data_dir is None
+            else "."
+        )
     )

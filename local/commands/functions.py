@@ -30,12 +30,13 @@ def sweep(data_dir: Path | None, as_json: bool) -> None:
     """
     total: dict[str, Any] = {}
     with _progress(visible=not as_json) as show:
-        mode = "anew"
+        detail: dict[str, Any] = {"mode": "anew", "within_s": _SWEEP_STEP_S}
         while not total.get("finished"):
-            report = run_function(
-                data_dir, "Sweep", {"mode": mode, "within_s": _SWEEP_STEP_S}, notes_wait=not total
-            )
-            mode = "go-on"
+            report = run_function(data_dir, "Sweep", detail, notes_wait=not total)
+            detail = {"mode": "go-on", "within_s": _SWEEP_STEP_S}
+            if report["phase"] == "index":
+                # A catalogue's index is read in one go, which takes what it takes.
+                del detail["within_s"]
             total = _added(total, report)
             show(_sweeping(total))
     if as_json:
@@ -46,6 +47,11 @@ def sweep(data_dir: Path | None, as_json: bool) -> None:
         f"{total['queued']:,} differ and were queued"
         + (f", {total['lost']:,} of them missing in the index." if total["lost"] else ".")
     )
+    if total["given_up"]:
+        click.echo(
+            f"{total['given_up']:,} catalogues are too large for their index to be compared.",
+            err=True,
+        )
     click.echo(
         f"{total['deleted_thumbnails']:,} thumbnails and {total['deleted_maps']:,} feature "
         f"maps that nothing needs deleted, {total['deleted_queries']:,} searches and "

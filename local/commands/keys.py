@@ -26,7 +26,8 @@ def keys() -> None:
     """Make, list and revoke API keys.
 
     A deployed API asks for a key with each request, as does a local one that was started with
-    --require-api-key. These commands do not: they write to the table, with your AWS identity.
+    --require-api-key. These commands do not: they write to the table, with your AWS identity, and
+    LOOKALIKE_API_KEYS_TABLE names that of a deployed one.
     """
 
 

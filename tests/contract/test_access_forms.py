@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from moto.moto_api._internal import moto_api_backend
 from moto.s3.models import s3_backends
 from werkzeug.test import Client
 
+from local import presigned
 from local.durable_moto import DurableMoto
 from lookalike.adapters.aws import forget_clients
 from lookalike.adapters.s3 import S3ObjectStore
@@ -133,3 +135,56 @@ def test_forms_of_both_versions_are_checked(bucket: Client, version: str) -> Non
     assert send(bucket, tampered(fields, '"k"', '"l"') | {"key": "l"})[0] == 403
     assert send(bucket, fields)[0] == 204
     assert stored() == ["k"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"expiration": 5},
+        {"expiration": "2099-01-01T00:00:00"},
+        {"conditions": 5},
+        {"conditions": [5]},
+        {"conditions": [["eq", "$key"]]},
+        {"conditions": [["content-length-range", "a", "b"]]},
+        {"conditions": [["like", "$key", "x"]]},
+    ],
+)
+def test_a_policy_that_cannot_be_read_is_refused(bucket: Client, change: dict[str, Any]) -> None:
+    """Of a signer whose secret nobody here knows, so that only the policy is wrong."""
+    policy = {"expiration": "2099-01-01T00:00:00Z", "conditions": []} | change
+    text = base64.b64encode(json.dumps(policy).encode()).decode()
+    fields = {"key": "k", "policy": text, "awsaccesskeyid": "other", "signature": "x"}
+    status, answer = send(bucket, fields)
+    assert (status, "InvalidPolicyDocument" in answer) == (400, True), answer
+    assert stored() == []
+
+
+def test_every_field_of_an_object_in_a_policy_counts(bucket: Client) -> None:
+    policy = {"expiration": "2099-01-01T00:00:00Z", "conditions": [{"bucket": BUCKET, "key": "k"}]}
+    text = base64.b64encode(json.dumps(policy).encode()).decode()
+    fields = {"policy": text, "awsaccesskeyid": "other", "signature": "x"}
+    assert send(bucket, {**fields, "key": "l"})[0] == 403
+    assert send(bucket, {**fields, "key": "k"})[0] == 204
+
+
+def test_a_role_s_forms_are_checked_with_its_secret(bucket: Client) -> None:
+    s3 = boto3.client(
+        "s3",
+        config=Config(signature_version="s3v4"),
+        aws_access_key_id="ASIAROLE",
+        aws_secret_access_key="secret",
+        aws_session_token="token",
+    )
+    fields = s3.generate_presigned_post(BUCKET, "k")["fields"]
+    known = Client(DurableMoto(secrets={"ASIAROLE": "secret"}))
+    assert send(known, tampered(fields, '"k"', '"l"') | {"key": "l"})[0] == 403
+    assert send(known, fields)[0] == 204
+    assert send(Client(DurableMoto(secrets={"ASIAROLE": "another"})), fields)[0] == 403
+
+
+def test_a_policy_expires_at_its_moment() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    policy = presigned._Policy(now, [("eq", "bucket", BUCKET)], [])
+    presigned._check_policy(policy, {"bucket": BUCKET}, 1, now)
+    with pytest.raises(presigned.Refusal, match="expired"):
+        presigned._check_policy(policy, {"bucket": BUCKET}, 1, now + timedelta(seconds=1))

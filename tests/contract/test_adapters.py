@@ -412,3 +412,13 @@ def test_api_keys(stores):
     assert [table.count(first.key_id, minute) for minute in (7, 7, 8, 7)] == [1, 2, 1, 3]
     assert table.count(second.key_id, 7) == 1
     assert table.all() == [second, replace(first, revoked_at=3.5)]
+
+
+@pytest.mark.parametrize("body", [{"S": "{"}, {"S": '{"key_id": 5}'}, {"N": "1"}, None])
+def test_a_damaged_api_key_opens_nothing_and_hides_no_other(moto_stores, caplog, body):
+    table = moto_stores.api_keys
+    table.put(key := ApiKey("b" * 12, "0" * 64, "shop", None, ("read",), 5, 1.5))
+    item = {"kind": {"S": "key"}, "id": {"S": "a" * 12}} | ({"body": body} if body else {})
+    boto3.client("dynamodb").put_item(TableName=Settings().api_keys_table, Item=item)
+    assert table.get("a" * 12) is None and table.all() == [key]
+    assert "a" * 12 in caplog.text

@@ -30,6 +30,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for name, value in names.items():
             if vars(owner)[name] is not value:
                 setattr(owner, name, value)
+        for name in set(vars(owner)) - set(names):
+            delattr(owner, name)
 
 
 class Inbox:
@@ -123,3 +125,26 @@ def test_messages_die_after_their_receives() -> None:
     inbox.send("a")
     assert [bodies(inbox.receive()) for _ in range(3)] == [["a"], ["a"], []]
     assert (len(inbox.queue._messages), bodies(dead.receive())) == (0, ["a"])
+
+
+def test_a_message_that_is_shown_again_often_is_received_once() -> None:
+    inbox = Inbox(VisibilityTimeout="30")
+    inbox.send("a")
+    message = inbox.receive()[0]
+    for _ in range(3):
+        inbox.show_after(message, 0)
+    assert inbox.counts() == (1, 0, 0)
+    again = inbox.receive(MessageSystemAttributeNames=["ApproximateReceiveCount"])
+    assert [item["Attributes"]["ApproximateReceiveCount"] for item in again] == ["2"]
+    assert inbox.counts() == (0, 1, 0)
+
+
+def test_dead_letters_go_to_whatever_has_the_name() -> None:
+    dead = Inbox("dead")
+    policy = {"deadLetterTargetArn": dead.queue.queue_arn, "maxReceiveCount": 1}
+    inbox = Inbox(RedrivePolicy=json.dumps(policy), VisibilityTimeout="0")
+    inbox.send("a")
+    inbox._sqs.delete_queue(QueueUrl=dead.url)
+    assert [bodies(inbox.receive()) for _ in range(3)] == [["a"]] * 3  # nowhere to go
+    dead = Inbox("dead")
+    assert (bodies(inbox.receive()), bodies(dead.receive())) == ([], ["a"])

@@ -22,7 +22,7 @@ def run_cloud(folder: Path, *options: str) -> Iterator[Running]:
         *options,
         api_port=free_port(),
         aws_port=free_port(),
-        settings=THRESHOLDS | {"LOOKALIKE_API_KEY_REFRESH_S": "0.5", "LOOKALIKE_API_KEY": ""},
+        settings=THRESHOLDS | {"LOOKALIKE_API_KEY_REFRESH_S": "0.5"},
     )
     try:
         running.wait_until_it_answers()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from lookalike.adapters.failing import Crash
-from lookalike.core.errors import Conflict, Unavailable
+from lookalike.core.errors import Conflict, Retry, Unavailable
 from lookalike.core.ports import Stores
 from lookalike.core.types import Delivered, Product
 from lookalike.services import observe
+from lookalike.services.delivery import Delivery
+from lookalike.services.failures import NOTE_AGE_S, GivingUp
 from lookalike.services.ingest_pass import Filed, Outcome, Searchable
 from lookalike.settings import Settings
 from lookalike.wiring import Services, build_services
@@ -97,7 +100,7 @@ def test_what_kills_the_process_takes_no_neighbour_along(
     assert live(memory_stores) == good
     counts = memory_stores.counts.all()["shop"]
     assert (counts.views, counts.failures) == (len(good), len(bad))
-    assert queue.deaths <= 4 * poisons
+    assert queue.deaths <= MAX_RECEIVES * poisons
 
     # Mended and tried again, they leave nothing behind.
     for key in bad:
@@ -109,26 +112,154 @@ def test_what_kills_the_process_takes_no_neighbour_along(
     assert memory_stores.counts.all()["shop"].failures == 0
 
 
-@pytest.mark.parametrize("bad", [{0}, {4}, {9}, {2, 7}, {0, 9}, {1, 4, 8}])
-def test_of_ten_that_always_come_together_only_the_poison_fails(
-    services, memory_stores, photo, bad
-):
-    keys = [f"shop/p{number}.jpg" for number in range(10)]
-    for number, key in enumerate(keys):
-        body = POISON if number in bad else photo(number, size=(24, 32))
-        memory_stores.images.put_object(key, body)
-    deaths, again = 0, keys
-    for receives in range(1, MAX_RECEIVES + 1):
-        delivered = [Delivered(key, receives, receives == MAX_RECEIVES) for key in again]
-        try:
-            again = list(services().delivery.deliver(delivered))
-        except Crash:
-            deaths += 1
-    assert sorted(again) == [keys[number] for number in sorted(bad)]
-    assert deaths <= 2 * len(bad) + 2
-    assert live(memory_stores) == [key for number, key in enumerate(keys) if number not in bad]
-    failures, _ = memory_stores.failures.page("shop", 100)
-    assert [item.key for item in failures] == sorted(again)
+@dataclass
+class FakeIngest:
+    """Indexes nothing; dies at what is bad, and once after so many calls if it is told to."""
+
+    bad: set[str] = field(default_factory=set)
+    dies_after: int | None = None
+    tried: list[list[str]] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+
+    def reconcile(self, keys: list[str], **_: Any) -> dict[str, Retry]:
+        if not keys:
+            return {}
+        self.tried.append(list(keys))
+        if self.dies_after is not None and len(self.tried) > self.dies_after:
+            self.dies_after = None
+            raise Crash
+        if self.bad & set(keys):
+            raise Crash
+        self.done |= set(keys)
+        return {}
+
+
+def faked(stores: Stores, clock: Any, bad: Iterable[str] = ()) -> tuple[FakeIngest, Delivery]:
+    ingest = FakeIngest(set(bad))
+    return ingest, Delivery(ingest, GivingUp(stores, clock))
+
+
+KEYS = [f"shop/p{number}.jpg" for number in range(10)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_of_ten_that_always_come_together_only_those_that_kill_fail(fresh_stores, clock, count):
+    """Wherever they are. Four cannot be told apart with five deliveries."""
+    for bad in itertools.combinations(KEYS, count):
+        stores = fresh_stores()
+        for key in KEYS:
+            stores.images.put_object(key, b"photo")
+        ingest, delivery = faked(stores, clock, bad)
+        again, deaths = KEYS, 0
+        for receives in range(1, MAX_RECEIVES + 1):
+            try:
+                batch = [Delivered(key, receives, receives == MAX_RECEIVES) for key in again]
+                again = list(delivery.deliver(batch))
+            except Crash:
+                deaths += 1
+        assert sorted(again) == sorted(bad)
+        assert ingest.done == set(KEYS) - set(bad)
+        assert deaths < MAX_RECEIVES
+
+
+@pytest.mark.parametrize("again_at", [3, 5])
+def test_what_was_killed_from_outside_has_its_turn_in_company(memory_stores, clock, again_at):
+    x, *others = KEYS
+    for key in KEYS:
+        memory_stores.images.put_object(key, b"photo")
+    ingest, delivery = faked(memory_stores, clock)
+    for receives in (1, 2):
+        ingest.dies_after = len(ingest.tried)
+        with pytest.raises(Crash):
+            delivery.deliver([Delivered(x, receives)])
+    assert delivery.deliver([Delivered(x, again_at, again_at == 5), *map(Delivered, others)]) == {}
+    assert ingest.tried[-2:] == [others, [x]], "last"
+    assert list(memory_stores.index.list("tried/")) == []
+
+
+def test_a_suspect_is_not_tried_beside_what_comes_for_the_last_time(memory_stores, clock):
+    x, y, z, *_ = KEYS
+    for key in KEYS:
+        memory_stores.images.put_object(key, b"photo")
+    ingest, delivery = faked(memory_stores, clock, [x])
+    with pytest.raises(Crash):
+        delivery.deliver([Delivered(x, 2)])
+    batch = [Delivered(x, 3), Delivered(y, 5, is_last=True), Delivered(z)]
+    assert list(delivery.deliver(batch)) == [x]
+    assert ingest.tried[1:] == [[y], [z]], "and that comes first"
+
+
+def test_suspects_are_tried_in_order_of_what_is_known_against_them(memory_stores, clock):
+    x, y, *_ = KEYS
+    for key in KEYS:
+        memory_stores.images.put_object(key, b"photo")
+    ingest, delivery = faked(memory_stores, clock, [x])
+    for _ in range(2):
+        with pytest.raises(Crash):
+            delivery.deliver([Delivered(x, 2)])
+    ingest.dies_after = len(ingest.tried)
+    with pytest.raises(Crash):
+        delivery.deliver([Delivered(y, 2)])
+    with pytest.raises(Crash):
+        delivery.deliver([Delivered(x, 4), Delivered(y, 3)])
+    assert ingest.tried[-2:] == [[y], [x]] and ingest.done == {y}
+    ingest.dies_after = len(ingest.tried)
+    with pytest.raises(Crash):
+        delivery.deliver([Delivered(y, 4)])
+    with pytest.raises(Crash):
+        delivery.deliver([Delivered(y, 4), Delivered(x, 5, is_last=True)])
+    assert ingest.tried[-1] == [x], "what does not come again has its turn"
+
+
+def test_notes_are_of_one_version_and_of_one_day(memory_stores, clock):
+    x, y, *_ = KEYS
+    images, index = memory_stores.images, memory_stores.index
+    images.put_object(x, b"photo")
+    images.put_object(y, b"photo")
+    ingest, delivery = faked(memory_stores, clock, [x])
+    with pytest.raises(Crash):
+        delivery.deliver([Delivered(x, 2)])
+    assert len(list(index.list("tried/"))) == 1
+    ingest.bad.clear()
+    together = [Delivered(x, 2), Delivered(y, 5, is_last=True)]
+    assert list(delivery.deliver(together)) == [x]
+    clock.now += NOTE_AGE_S
+    assert list(delivery.deliver(together)) == []
+    reconcile = ingest.reconcile
+
+    def overwritten(keys: list[str], **options: Any) -> dict[str, Retry]:
+        images.put_object(x, b"another photo" if keys else b"photo")
+        return reconcile(keys, **options)
+
+    ingest.reconcile = overwritten
+    assert list(delivery.deliver([Delivered(x, 2)])) == []
+    assert list(index.list("tried/")) == [], "the note of what it was before is taken back, too"
+
+
+def test_notes_are_no_failures_of_any_catalogue(memory_stores, clock):
+    memory_stores.images.put_object("~tried/x.jpg", b"photo")
+    _, delivery = faked(memory_stores, clock, ["~tried/x.jpg"])
+    with pytest.raises(Crash):
+        delivery.deliver([Delivered("~tried/x.jpg", 2)])
+    assert memory_stores.failures.page("~tried", 9) == ([], None)
+    assert len(list(memory_stores.index.list("tried/"))) == 1
+
+
+def test_a_note_that_cannot_be_read_postpones_its_key_alone(memory_stores, clock, monkeypatch):
+    x, y, *_ = KEYS
+    for key in KEYS:
+        memory_stores.images.put_object(key, b"photo")
+    ingest, delivery = faked(memory_stores, clock)
+    list_ = memory_stores.images.list
+
+    def throttled(prefix: str, after: str = "") -> Any:
+        if prefix == x:
+            raise Unavailable("throttled")
+        return list_(prefix, after)
+
+    monkeypatch.setattr(memory_stores.images, "list", throttled)
+    assert list(delivery.deliver([Delivered(x, 2), Delivered(y, 2)])) == [x]
+    assert ingest.done == {y}
 
 
 def test_a_store_that_is_down_for_a_while_leaves_no_failure_behind(

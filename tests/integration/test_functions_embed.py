@@ -131,10 +131,10 @@ def test_unexpected_errors_propagate(delivery, monkeypatch) -> None:
 
 
 def test_the_sweep_ends_before_its_time_is_over(monkeypatch, log) -> None:
-    asked: list[tuple[float, str]] = []
+    asked: list[tuple[float, str, bool]] = []
 
-    def run(deadline: float, mode: str) -> SweepReport:
-        asked.append((deadline, mode))
+    def run(deadline: float, mode: str, *, is_short: bool) -> SweepReport:
+        asked.append((deadline, mode, is_short))
         return SweepReport(3, 2, 1, 4, 5, 6, 7, 8, finished=True)
 
     monkeypatch.setattr(wiring, "services", lambda: SimpleNamespace(sweep=SimpleNamespace(run=run)))
@@ -145,11 +145,12 @@ def test_the_sweep_ends_before_its_time_is_over(monkeypatch, log) -> None:
         "deleted_explanations": 5,
         "deleted_thumbnails": 6,
         "deleted_maps": 7,
+        "given_up": 0,
         "phase": "done",
     }
     event = recorded("schedule")
     assert sweep(event, context) == report
     for within_s in (5, 900):
         sweep(event | {"detail": {"mode": "anew", "within_s": within_s}}, context)
-    assert asked == [(1290.0, ""), (1005.0, "anew"), (1290.0, "anew")]
+    assert asked == [(1290.0, "", False), (1005.0, "anew", True), (1290.0, "anew", False)]
     assert lines(log)["swept"]["SweepAskedAgain"] == 1

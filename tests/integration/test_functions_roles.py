@@ -293,9 +293,10 @@ def cloud(
     aws.forget_clients()
 
 
-def embed_now(*keys: str) -> None:
+def embed_now(*keys: str, receives: int = 1) -> None:
     event = json.loads((EVENTS / "sqs_lookalike_keys.json").read_text(encoding="utf-8"))
     event["Records"][0]["body"] = json.dumps({"keys": keys})
+    event["Records"][0]["attributes"]["ApproximateReceiveCount"] = str(receives)
     assert embed(event, None) == {"batchItemFailures": []}
 
 
@@ -386,7 +387,8 @@ def test_no_function_does_more_than_its_role_allows(
     s3, shop = boto3.client("s3"), {"catalogue": ["shop"]}
     bucket, index = (cloud.resolve.name(name) for name in ("ImagesBucket", "IndexBucket"))
 
-    # Embed: new, broken, with new metadata (its row is copied, or made of its map), mended, gone.
+    # Embed: new, broken, with new metadata (its row is copied, or made of its map), mended, gone,
+    # coming again.
     for key, body in {"a.jpg": photo(1), "b.jpg": photo(2), "c.jpg": b"no image"}.items():
         s3.put_object(Bucket=bucket, Key=f"shop/{key}", Body=body)
     embed_now("shop/a.jpg", "shop/b.jpg", "shop/c.jpg")
@@ -398,14 +400,16 @@ def test_no_function_does_more_than_its_role_allows(
     embed_now("shop/a/product.json")
     s3.delete_object(Bucket=bucket, Key="shop/c.jpg")
     embed_now("shop/c.jpg", "shop/never.jpg")
+    embed_now("shop/a.jpg", receives=2)
     cloud.check("EmbedRole")
 
     # Sweep: photos of which no event told that they came or went, one whose segment is lost, what
     # was derived of those that are gone; then the registry lets go of the lost segment.
-    for folder in ("queries", "explanations"):
+    for folder in ("queries", "explanations", "tried"):
         s3.put_object(Bucket=index, Key=f"{folder}/old", Body=b"old")
     monkeypatch.setenv("LOOKALIKE_QUERY_RETENTION_S", "0")
     monkeypatch.setattr("lookalike.services.sweep.DERIVED_AGE_S", -60.0)
+    monkeypatch.setattr("lookalike.services.sweep.NOTE_AGE_S", -60.0)
     wiring.services.cache_clear()
     s3.put_object(Bucket=bucket, Key="shop/d.jpg", Body=photo(4))
     s3.put_object(Bucket=bucket, Key="shop/e.jpg", Body=b"no image")

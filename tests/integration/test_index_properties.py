@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -42,6 +43,7 @@ from lookalike.services.search_request import QueryInput, SearchRequest
 from lookalike.services.segments import read_segment
 from lookalike.wiring import Services, build_services
 
+HISTORIES = int(os.environ.get("HISTORIES", "85"))
 CATALOGUE = "shop"
 THRESHOLDS = replace(SMALL, merge_segments=3, shard_rows=12, head_rows=10)
 ERROR = 0.02
@@ -401,4 +403,5 @@ def test_any_history_answers_as_brute_force(shop):
 
 @pytest.mark.slow
 def test_many_histories_answer_as_brute_force(shop):
-    live_through(shop, 300)
+    """Others each time; ``HISTORIES=2000`` in the environment makes it a longer run."""
+    live_through(shop, HISTORIES)

@@ -16,7 +16,7 @@ from infra.build import build_template
 from local import cloud, control
 from local.durable_moto import Answer
 from local.ports import free_port
-from local.role_check import RoleCheck, wanted
+from local.role_check import RoleCheck, _form, wanted
 from local.roles import Role, load_roles, read_roles, write_roles
 from local.template import ACCOUNT_ID, REGION, Template
 from lookalike.modelbuild import ensure_model
@@ -95,6 +95,24 @@ def test_what_a_request_asks_for(
     environ: dict[str, Any], body: bytes, asked: list[tuple[str, str]]
 ) -> None:
     assert wanted(environ, body, {}) == asked
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "asked"),
+    [
+        ("POST", "/b", "", ("s3:PutObject", "arn:aws:s3:::b/uploads/1")),
+        ("GET", "/b/k", "", ("s3:GetObject", "arn:aws:s3:::b/k")),
+        ("DELETE", "/b/k", "", ("s3:DeleteObject", "arn:aws:s3:::b/k")),
+        ("POST", "/b", "delete", ("s3:unknown POST", "arn:aws:s3:::b")),
+    ],
+)
+def test_only_an_upload_is_judged_by_its_form(
+    method: str, path: str, query: str, asked: tuple[str, str]
+) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\nuploads/1\r\n--x--\r\n'
+    environ = request(method, path, query)
+    environ["CONTENT_TYPE"] = "multipart/form-data; boundary=x"
+    assert wanted(environ, body, _form(environ, body)) == [asked]
 
 
 def granted(role: Role) -> list[tuple[str, str]]:

@@ -1,90 +1,25 @@
-"""The sweep goes on where it stopped, asks no faster than is worked off, and mends the index."""
+"""The sweep goes on where it stopped, and asks no faster than is worked off."""
 
 from __future__ import annotations
 
-import functools
 import itertools
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
+import msgspec
 import pytest
 
 from lookalike.adapters.failing import FailingStores
 from lookalike.core.errors import Unavailable
-from lookalike.core.keys import segment_key
-from lookalike.core.ports import Stores
-from lookalike.core.types import Delivered, Run, Shard
-from lookalike.services.search_request import QueryInput, SearchRequest
-from lookalike.services.sweep import INDEX_EVERY_S, Sweep, SweepReport
-from lookalike.services.sweep_state import STATE_KEY
-from lookalike.settings import Settings
-from lookalike.wiring import Services, build_services
-
-FOREVER = float("inf")
-SPACE = "efficientnet-lite0-border-v1"
-
-
-@dataclass
-class Shop:
-    """A catalogue on stores in memory with toy encoders; its queue is worked off when asked."""
-
-    stores: Stores
-    build: Callable[[Stores], Services]
-    clock: Any
-    backlogs: list[int] = field(default_factory=list)
-
-    @functools.cached_property
-    def services(self) -> Services:
-        return self.build(self.stores)
-
-    def put(self, *keys: str, photo: Callable[..., bytes], first: int = 0) -> None:
-        for number, key in enumerate(keys, first):
-            self.stores.images.put_object(key, photo(number, size=(24, 32)), "image/jpeg")
-
-    def work_off(self) -> list[str]:
-        """Deliver every message in the queue once; gives their keys."""
-        bodies, self.stores.queue.bodies = self.stores.queue.bodies, []
-        services, keys = self.services, []
-        for body in map(json.loads, bodies):
-            found = [Delivered(k, write_again=body.get("write_again", False)) for k in body["keys"]]
-            assert services.delivery.deliver(found) == {}
-            keys += body["keys"]
-        return keys
-
-    def pause(self, seconds: float) -> None:
-        self.backlogs.append(self.stores.queue.backlog())
-        self.work_off()
-        self.clock.now += seconds
-
-    def sweep(
-        self,
-        deadline: float = FOREVER,
-        mode: str = "",
-        backlog: int = 1000,
-        stores: Stores | None = None,
-    ) -> SweepReport:
-        pool = self.services.sweep._pool
-        made = Sweep(stores or self.stores, pool, self.clock, 86_400, backlog, self.pause)
-        return made.run(deadline, mode)
-
-    def found(self, photo: bytes) -> list[str]:
-        request = SearchRequest("shop", (QueryInput(image=photo),), k=100)
-        return [item.product_id for item in self.services.query.search(request).results]
+from lookalike.core.types import Counts
+from lookalike.services.sweep import INDEX_EVERY_S, SweepReport
+from lookalike.services.sweep_state import STATE_KEY, SweepState
+from sweep_shop import FOREVER, Shop, lose_segment, shops
 
 
 @pytest.fixture
 def new_shop(fresh_stores, clock, toy_encoder_of, ids, tmp_path) -> Callable[[], Shop]:
-    settings = Settings(
-        encoder="efficientnet-lite0", refresh_s=0, settle_s=0, cache_dir=str(tmp_path)
-    )
-
-    def build(stores: Stores) -> Services:
-        return build_services(settings, stores, ids, clock, toy_encoder_of)
-
-    return lambda: Shop(fresh_stores(), build, clock)
+    return shops(fresh_stores, clock, toy_encoder_of, ids, tmp_path)
 
 
 @pytest.fixture
@@ -226,104 +161,43 @@ def test_a_store_that_cannot_be_reached_stops_the_run_and_not_the_sweep(shop, ph
     assert report.finished and report.objects == 0
 
 
-def segment_of(shop: Shop, key: str) -> str:
-    (product,) = shop.stores.products.get_many([("shop", key[5:-4])]).values()
-    return segment_key("shop", product.views[key].segment)
-
-
-def lose_segment(shop: Shop, key: str) -> None:
-    shop.stores.index.delete(segment_of(shop, key))
-
-
-def alter_segment(shop: Shop, key: str) -> None:
-    name = segment_of(shop, key)
-    body = bytearray(shop.stores.index.get(name, 10**6)[1])
-    body[len(body) // 2] ^= 1
-    shop.stores.index.put_object(name, bytes(body))
-
-
-def lose_entry(shop: Shop, key: str) -> None:
-    entries, _ = shop.stores.registry.read(f"shop/{SPACE}")
-    name = segment_of(shop, key)
-    shop.stores.registry.remove([e for e in entries if segment_key("shop", e.digest) == name])
-
-
-def compact(shop: Shop) -> None:
-    shop.clock.now += 1000
-    settings = replace(shop.services.settings, merge_segments=2, base_rows=2, flat_rows=10)
-    made = build_services(settings, shop.stores, lambda: "", shop.clock, None)
-    report = made.compaction.run(FOREVER)
-    assert report.finished and not report.unreadable
-
-
-def merge(shop: Shop) -> Run:
-    compact(shop)
-    _, manifest = shop.stores.registry.read(f"shop/{SPACE}")
-    (shard,) = manifest.shards
-    assert shard.base
-    return shard.covered[0]
-
-
-def lose_run(shop: Shop, key: str) -> None:
-    shop.stores.index.delete(segment_key("shop", merge(shop).digest))
-
-
-def forget_run(shop: Shop, key: str) -> None:
-    merge(shop)
-    _, manifest = shop.stores.registry.read(f"shop/{SPACE}")
-    shop.stores.registry.put_manifest(replace(manifest, shards=(Shard(),)))
+@pytest.mark.parametrize("step", [FOREVER, 1])
+def test_counts_are_set_right_however_many_runs_a_catalogue_takes(shop, photo, step):
+    keys = [f"shop/p{number:03d}.jpg" for number in range(230)]
+    shop.put(*keys, photo=photo)
+    shop.stores.images.put_object("shop/bad.jpg", b"no photo")
+    shop.services.ingest.reconcile([*keys, "shop/bad.jpg"])
+    right = shop.stores.counts.all()["shop"]
+    shop.stores.counts.set("shop", Counts(7, 7, 7))
+    runs, report = 0, SweepReport()
+    while not report.finished:
+        report = shop.sweep(shop.clock.now + step, "go-on" if runs else "anew")
+        runs += 1
+        assert runs < 100
+    assert (runs > 6) == (step == 1)
+    assert shop.stores.counts.all()["shop"] == right == Counts(230, 230, 1)
 
 
 @pytest.mark.parametrize(
-    ("damage", "lost"),
-    [(lose_segment, 1), (alter_segment, 1), (lose_entry, 1), (lose_run, 4), (forget_run, 4)],
+    "state",
+    [
+        SweepState(0.0, phase="embeddings"),
+        SweepState(0.0, in_bucket=b"abc"),
+        SweepState(0.0, phase="maps", needed=bytes(12)),
+        SweepState(0.0, version=99),
+    ],
 )
-def test_what_the_index_has_lost_is_written_again(shop, photo, damage, lost):
-    keys = [f"shop/p{number}.jpg" for number in range(4)]
-    shop.put(*keys, photo=photo)
-    for key in keys:  # a segment each
-        shop.services.ingest.reconcile([key])
-    assert shop.sweep().finished
-    damage(shop, keys[1])
-    assert shop.services.ingest.reconcile(keys) == {}, "as events would have it, all is well"
-    report = shop.sweep(mode="anew")
-    assert (report.queued, report.lost) == (lost, lost)
-    shop.work_off()
-    assert sorted(shop.found(photo(1, size=(24, 32)))) == ["p0", "p1", "p2", "p3"]
-    assert shop.found(photo(1, size=(24, 32)))[0] == "p1"
-    assert shop.sweep().lost == 0
-    assert shop.stores.counts.all()["shop"].views == 4
-    entries, manifest = shop.stores.registry.read(f"shop/{SPACE}")
-    named = {segment_key("shop", e.digest) for e in entries}
-    named |= {segment_key("shop", run.digest) for s in manifest.shards for run in s.runs}
-    there = {info.key for info in shop.stores.index.list("segments/")}
-    assert named - manifest.replaced.keys() <= there, "what cannot be read is not named any more"
-    compact(shop)
-
-
-def test_the_index_is_compared_now_and_then_and_whenever_it_was_not_right(shop, photo):
+def test_a_state_that_makes_no_sense_is_begun_anew(shop, photo, state):
     shop.put("shop/a.jpg", photo=photo)
-    shop.services.ingest.reconcile(["shop/a.jpg"])
-    assert shop.sweep().lost == 0
-    lose_segment(shop, "shop/a.jpg")
-    assert shop.sweep().lost == 0
-    shop.clock.now += INDEX_EVERY_S
-    assert [shop.sweep().lost for _ in range(2)] == [1, 1]
-    shop.work_off()
-    assert [shop.sweep().lost for _ in range(3)] == [0, 0, 0]
+    shop.stores.index.put_object(STATE_KEY, msgspec.msgpack.encode(state))
+    report = shop.sweep()
+    assert (report.finished, report.objects, report.queued) == (True, 1, 1)
 
 
-def test_a_catalogue_that_is_too_large_to_compare_does_not_hold_up_the_sweep(shop, photo, caplog):
-    shop.put("shop/a.jpg", photo=photo)
-    shop.services.ingest.reconcile(["shop/a.jpg"])
-    page = shop.stores.products.page
-
-    def slow(catalogue: str, limit: int, after: str = "") -> Any:
-        shop.clock.now += 500 * (limit == 500)
-        return page(catalogue, limit, after)
-
-    shop.stores.products.page = slow
-    reports = [shop.sweep(shop.clock.now + 300) for _ in range(2)]
-    assert [report.phase for report in reports] == ["index", "index"] or reports[1].finished
-    assert "takes too long" in caplog.text
-    assert shop.sweep(shop.clock.now + 300).finished
+def test_notes_of_tries_go_when_they_are_a_day_old(shop):
+    shop.stores.index.put_object("tried/old", b"1")
+    shop.clock.now += 80_000
+    shop.stores.index.put_object("tried/young", b"1")
+    shop.clock.now += 10_000
+    shop.sweep()
+    assert [info.key for info in shop.stores.index.list("tried/")] == ["tried/young"]

@@ -70,7 +70,7 @@ class Desk:
 
 
 def caller_of(function: Access, authorization: str, right: Any = "read") -> Caller:
-    admitted = function.admit(authorization, right)
+    admitted = function.admit(function.key(authorization), right)
     admitted.check()
     return admitted.caller
 
@@ -193,11 +193,24 @@ def test_a_key_expires_at_its_moment(desk: Desk) -> None:
         desk.ask(text)
 
 
+def test_nobody_is_let_in_without_a_key(desk: Desk) -> None:
+    with pytest.raises(Unauthorized):
+        desk.access.admit(None, "read")
+
+
 def test_a_right_that_a_key_has_not(desk: Desk) -> None:
     reader, writer = desk.make()[1], desk.make(rights=("read", "write"))[1]
     desk.ask(writer, "write")
     with pytest.raises(Forbidden, match="may not write; its rights are: read"):
         desk.ask(reader, "write")
+
+
+def test_what_is_refused_is_counted_before_it_is(desk: Desk) -> None:
+    _, text = desk.make(rate=1)
+    with pytest.raises(Forbidden):
+        desk.ask(text, "write")
+    with pytest.raises(Throttled):
+        desk.ask(text, "write")
 
 
 def test_a_key_is_read_once_in_a_while_known_or_not(desk: Desk) -> None:
@@ -240,15 +253,15 @@ def test_the_rate_is_counted_over_all_functions(desk: Desk) -> None:
 
 
 def test_what_writes_is_counted_before_it_is_done_and_what_reads_meanwhile(desk: Desk) -> None:
-    _, text = desk.make(rate=1, rights=("read", "write"))
-    first, second = (desk.access.admit(f"Bearer {text}", "read") for _ in range(2))
+    key, text = desk.make(rate=1, rights=("read", "write"))
+    first, second = (desk.access.admit(key, "read") for _ in range(2))
     first.check()
     with pytest.raises(Throttled):
         second.check()
     desk.now += 60
     desk.ask(text)
     with pytest.raises(Throttled):
-        desk.function().admit(f"Bearer {text}", "write")
+        desk.function().admit(key, "write")
 
 
 def test_a_request_that_cannot_be_counted_is_not_answered(

@@ -261,6 +261,7 @@ SWEPT = {
     "deleted_thumbnails": 1000,
     "deleted_maps": 6,
     "lost": 0,
+    "given_up": 0,
     "phase": "done",
     "finished": True,
 }
@@ -280,6 +281,11 @@ SWEPT = {
             {"error": None, "payload": SWEPT | {"lost": 1}},
             0,
             "2 differ and were queued, 1 of them missing in the index.",
+        ),
+        (
+            {"error": None, "payload": SWEPT | {"given_up": 1}},
+            0,
+            "1 catalogues are too large for their index to be compared.",
         ),
         ({"error": "Unhandled", "payload": {"errorMessage": "no table"}}, 1, "failed: no table"),
     ],

@@ -151,15 +151,16 @@ def test_a_dead_letter_is_taken_out_only_when_it_was_sent(queues, monkeypatch):
 def test_a_sweep_by_hand_goes_on_until_it_is_finished(monkeypatch):
     asked: list[Any] = []
     report = {"objects": 5, "products": 2, "queued": 1, "lost": 1, "deleted_queries": 0}
-    report |= {"deleted_explanations": 0, "deleted_thumbnails": 3, "deleted_maps": 0}
+    report |= {"deleted_explanations": 0, "deleted_thumbnails": 3, "deleted_maps": 0, "given_up": 0}
 
     def run_function(data_dir: Any, name: str, detail: dict[str, Any], **_: Any) -> Any:
-        asked.append(detail["mode"])
-        return report | {"phase": "objects", "finished": len(asked) == 3}
+        asked.append((detail["mode"], detail.get("within_s")))
+        phase = ("objects", "index", "done")[len(asked) - 1]
+        return report | {"phase": phase, "finished": phase == "done"}
 
     monkeypatch.setattr("local.commands.functions.run_function", run_function)
     result = run("sweep")
-    assert result.exit_code == 0 and asked == ["anew", "go-on", "go-on"]
+    assert result.exit_code == 0 and asked == [("anew", 5), ("go-on", 5), ("go-on", None)]
     assert (
         "15 objects and 6 products compared; 3 differ and were queued, 3 of them" in result.output
     )

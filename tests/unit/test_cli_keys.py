@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,7 +21,7 @@ from local.commands.api import Api
 from local.commands.connection import Connection
 from local.commands.exits import Unreachable
 from lookalike.adapters.memory import MemoryApiKeys
-from lookalike.core.access import read_key_text, secret_sha256
+from lookalike.core.access import key_text, read_key_text, secret_sha256
 from lookalike.core.ports import Stores
 from lookalike.services.access import ApiKeys
 
@@ -139,7 +140,7 @@ def test_up_makes_a_key_only_where_one_is_needed(
     assert table.all()[0].revoked_at and not read_local_key(tmp_path)
 
 
-def test_commands_ask_with_the_callers_key_or_the_local_clouds(
+def test_a_local_cloud_is_asked_with_its_own_key_and_a_deployed_one_with_the_callers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "api-key").write_text("lk_local\n")
@@ -152,8 +153,43 @@ def test_commands_ask_with_the_callers_key_or_the_local_clouds(
 
     monkeypatch.delenv("LOOKALIKE_API_KEY", raising=False)
     assert (key_of(here), key_of(elsewhere)) == ("Bearer lk_local", None)
-    monkeypatch.setenv("LOOKALIKE_API_KEY", "lk_mine")
-    assert (key_of(here), key_of(elsewhere)) == ("Bearer lk_mine", "Bearer lk_mine")
+    mine = key_text("0" * 12, "A" * 43)
+    monkeypatch.setenv("LOOKALIKE_API_KEY", f"{mine}\n")
+    assert (key_of(here), key_of(elsewhere)) == ("Bearer lk_local", f"Bearer {mine}")
+
+
+@pytest.mark.parametrize("key", ["ключ", "lk_a_b", "lk_\n", key_text("0" * 12, "\n" + "A" * 42)])
+def test_what_is_no_key_is_not_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LOOKALIKE_API_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("LOOKALIKE_API_KEY", key)
+    result = CliRunner().invoke(cli, ["search", "boot-7"])
+    assert result.exit_code == 2 and "LOOKALIKE_API_KEY holds no API key" in result.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "exit_code"),
+    [
+        ("LOOKALIKE_API_KEYS_TABLE", 0),
+        ("LOOKALIKE_API_URL", 0),
+        ("AWS_ENDPOINT_URL", 0),
+        ("AWS_ACCESS_KEY_ID", 3),  # credentials of something else, perhaps
+        ("LOOKALIKE_ENCODER", 3),
+    ],
+)
+def test_the_first_key_needs_the_name_of_its_table(
+    table: MemoryApiKeys, monkeypatch: pytest.MonkeyPatch, variable: str, exit_code: int
+) -> None:
+    for name in os.environ:
+        if name.startswith(("LOOKALIKE_", "AWS_ENDPOINT_URL")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    result = run("create", "--label", "first")
+    assert result.exit_code == exit_code, result.output
+    assert len(table.all()) == (exit_code == 0)
+    assert exit_code == 0 or "LOOKALIKE_API_URL" in result.output
 
 
 def test_a_callers_key_is_not_told_to_the_functions() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookalike.events import Batch, Hint, batch_response, read_batch, read_hint
+from lookalike.events import MAX_KEYS, Batch, Hint, batch_response, read_batch, read_hint
 
 EVENTS = Path(__file__).parent.parent / "events"
 
@@ -118,3 +118,10 @@ def test_a_message_knows_its_upload_and_when_it_was_sent() -> None:
 def test_a_message_that_does_not_tell_its_upload_is_understood(elements: object) -> None:
     record = {"s3": {"object": {"key": "a.jpg"}}, "responseElements": elements}
     assert read_hint(json.dumps({"Records": [record]})) == Hint(("a.jpg",))
+
+
+def test_a_message_of_more_keys_than_there_is_time_for_is_not_understood() -> None:
+    keys = [f"shop/{number}.jpg" for number in range(MAX_KEYS + 1)]
+    assert len(read_hint(json.dumps({"keys": keys[1:]})).keys) == MAX_KEYS
+    with pytest.raises(ValueError, match="at most 10"):
+        read_hint(json.dumps({"keys": keys}))

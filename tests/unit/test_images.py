@@ -56,6 +56,7 @@ def refusal(data: bytes, limits: ImageLimits = LIMITS) -> str:
     with pytest.raises(Unindexable) as caught:
         decode(data, limits)
     assert caught.value.detail.endswith(".")
+    assert " object at 0x" not in caught.value.detail
     return caught.value.reason
 
 
@@ -320,6 +321,10 @@ def png_bomb(side: int) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     )
+
+
+def test_no_pixels() -> None:
+    assert refusal(png_bomb(0)) == "corrupt-image"
 
 
 def test_bomb_is_refused_on_its_header() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
+import subprocess
 import sys
 import threading
 
@@ -30,15 +33,59 @@ def test_taking_more_is_an_error_and_taking_less_is_none() -> None:
         assert len(bytearray(200_000_000))
 
 
+# In a process of its own: one that has run for long has memory to reuse, which no limit sees.
+IN_SMALL_PIECES = """
+import resource
+from lookalike.adapters.memory_bound import MemoryBound
+
+before = resource.getrlimit(resource.RLIMIT_DATA)
+bound = MemoryBound(12_000_000)
+kept = [[b""] * 1_000_000 for _ in range(3)]
+for pieces in kept:
+    try:
+        with bound:
+            for at in range(len(pieces)):
+                pieces[at] = bytes(64 + at % 64)
+    except MemoryError:
+        assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    else:
+        raise AssertionError("no limit")
+"""
+
+
 def test_the_bound_ends_when_it_was_reached_in_small_pieces() -> None:
+    subprocess.run([sys.executable, "-c", IN_SMALL_PIECES], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("call", ["mmap.mmap", "os.open", "resource.setrlimit"])
+def test_a_block_that_cannot_begin_leaves_the_next_one_bounded(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    before, bound = limit(), MemoryBound(100_000_000)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"lookalike.adapters.memory_bound.{call}", fail)
+        with pytest.raises(OSError), bound:
+            raise AssertionError("it began")
+    assert limit() == before
+    with bound:
+        assert limit() != before
+    assert limit() == before
+
+
+def test_where_there_is_no_bound_the_callers_limit_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lookalike.adapters.memory_bound._LINUX", False)
     before = limit()
-    bound = MemoryBound(12_000_000)
-    for _ in range(3):
-        kept: list[bytes] = [b""] * 1_000_000
-        with pytest.raises(MemoryError), bound:
-            for at in range(len(kept)):
-                kept[at] = bytes(64 + at % 64)
-        assert limit() == before
+    resource.setrlimit(resource.RLIMIT_DATA, (10**12, before[1]))
+    try:
+        with MemoryBound(1):
+            assert limit() == (10**12, before[1])
+        assert limit() == (10**12, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def test_blocks_that_overlap_have_one_bound_that_ends_with_the_last() -> None:

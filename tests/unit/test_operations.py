@@ -40,7 +40,8 @@ OF_AWS = {
     "AWS/Lambda": {"Errors", "Throttles", "Duration"},
 }
 SECTION = re.compile(r"^### (\w+)\n\n(.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
-AWS_COMMAND = re.compile(r"^    aws (.*)$", re.MULTILINE)
+AWS_COMMAND = re.compile(r"^    (?:event .* \| )?aws (.*)$|\$\(aws (.*)\)", re.MULTILINE)
+OF_EVERY_COMMAND = {"query", "output", "cli-read-timeout"}
 ONLY_OF_THE_COMMAND = {("logs", "tail"): {"since", "filter-pattern"}}
 
 
@@ -72,7 +73,8 @@ def literals(path: Path) -> set[str]:
 def emitted(modules: tuple[str, ...]) -> set[str]:
     files = [FUNCTIONS / f"{name}.py" for name in modules]
     if modules == QUERY:
-        files += (ROOT / "layers/common/python/lookalike/services").glob("query*.py")
+        services = ROOT / "layers/common/python/lookalike/services"
+        files += [*services.glob("query*.py"), *services.glob("search_*.py")]
     return set().union(*map(literals, files)) & UNITS.keys()
 
 
@@ -147,7 +149,7 @@ def test_an_alarm_is_on_a_metric_that_is_there(name: str) -> None:
     known = OF_AWS.get(alarm.namespace) or emitted(MODULES[alarm.of])
     assert alarm.metric in known
     assert alarm.namespace in {*OF_AWS, NAMESPACE}
-    (dimension,) = alarm.resource()["Properties"]["Dimensions"]
+    (dimension,) = alarm.resource(name)["Properties"]["Dimensions"]
     names = {"AWS/SQS": "QueueName", "AWS/Lambda": "FunctionName", NAMESPACE: DIMENSION}
     assert dimension["Name"] == names[alarm.namespace]
 
@@ -167,13 +169,15 @@ def test_every_function_is_watched_for_errors_and_near_its_timeout() -> None:
 
 def test_what_must_happen_is_missed_when_nothing_is_told() -> None:
     late = Alarm("", NAMESPACE, "RunFinished", "Sweep", "Sum", 1, over=False)
-    properties = late.resource()["Properties"]
+    properties = late.resource("SweepLateAlarm")["Properties"]
     assert properties["TreatMissingData"] == "breaching"
     assert properties["ComparisonOperator"] == "LessThanThreshold"
     assert [name for name, alarm in ALARMS.items() if not alarm.over] == [
         "SweepLateAlarm",
         "CompactLateAlarm",
     ]
+    for name in ("SweepLateAlarm", "CompactLateAlarm"):
+        assert "after a first deployment" in dict(SECTION.findall(OPERATIONS))[name].lower()
 
 
 def test_every_alarm_has_its_section_and_every_section_its_alarm() -> None:
@@ -191,11 +195,12 @@ def test_every_alarm_has_its_section_and_every_section_its_alarm() -> None:
 
 def test_commands_of_aws_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    commands = AWS_COMMAND.findall(OPERATIONS)
+    commands = ["".join(found) for found in AWS_COMMAND.findall(OPERATIONS)]
     assert len(commands) > 10
     for command in commands:
         service, operation, *rest = shlex.split(command)
         flags = {word.removeprefix("--") for word in rest if word.startswith("--")}
+        flags -= OF_EVERY_COMMAND
         known = ONLY_OF_THE_COMMAND.get((service, operation))
         if known is None:
             model = boto3.client(service.removesuffix("api")).meta.service_model

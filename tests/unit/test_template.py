@@ -262,6 +262,7 @@ def test_limits_of_the_functions(resources: Json) -> None:
     for name, period in schedules.items():
         (event,) = resources[name]["Properties"]["Events"].values()
         assert event["Properties"]["Schedule"] == f"rate({period})"
+        assert event["Properties"]["Name"] == {"Fn::Sub": f"${{NamePrefix}}-{name.lower()}"}
     assert "DefaultRole" not in resources
 
 
@@ -269,7 +270,9 @@ def test_gateway_answers_with_problem_documents(resources: Json) -> None:
     definition = resources["RestAPI"]["Properties"]["DefinitionBody"]
     assert definition["x-amazon-apigateway-binary-media-types"] == ["*/*"]
     answers = definition["x-amazon-apigateway-gateway-responses"]
-    assert answers["MISSING_AUTHENTICATION_TOKEN"]["statusCode"] == 404
+    # A route that is not there, asked without a key and with one.
+    for name in ("MISSING_AUTHENTICATION_TOKEN", "INVALID_SIGNATURE", "RESOURCE_NOT_FOUND"):
+        assert answers[name]["statusCode"] == 404
     assert answers["REQUEST_TOO_LARGE"]["statusCode"] == 413
     for answer in answers.values():
         problem = json.loads(answer["responseTemplates"]["application/json"])
@@ -297,8 +300,12 @@ def test_every_path_reaches_the_function_with_any_method(resources: Json) -> Non
 def test_alarms_tell_whom_the_parameter_names(resources: Json) -> None:
     alarms = {name: item for name, item in resources.items() if "CloudWatch" in item["Type"]}
     assert alarms.keys() == ALARMS.keys()
-    for item in alarms.values():
+    for name, item in alarms.items():
         properties = item["Properties"]
+        assert properties["AlarmName"] == {"Fn::Sub": f"${{NamePrefix}}-{name}"}
+        # One slow search among three is no "one in twenty".
+        few = properties.get("EvaluateLowSampleCountPercentile")
+        assert few == ("ignore" if "ExtendedStatistic" in properties else None)
         topic = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
         assert properties["AlarmActions"] == topic
         assert properties["Period"] * properties["EvaluationPeriods"] <= 86_400

@@ -207,8 +207,8 @@ def notify(bucket: str, queue: str) -> Call:
     return "s3", "put_bucket_notification_configuration", fields
 
 
-def redrive(queue: str, dead: str) -> Call:
-    policy = f'{{"deadLetterTargetArn": "{arn(dead)}", "maxReceiveCount": 2}}'
+def redrive(queue: str, dead: str, count: int = 2) -> Call:
+    policy = f'{{"deadLetterTargetArn": "{arn(dead)}", "maxReceiveCount": {count}}}'
     attributes = {"RedrivePolicy": policy, "VisibilityTimeout": "0"}
     return "sqs", "set_queue_attributes", {"QueueUrl": url(queue), "Attributes": attributes}
 
@@ -251,7 +251,8 @@ def state() -> dict[str, Any]:
                 repr_acl(upload.acl),
             )
     for name, kept in dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables.items():
-        found["table", name] = (kept.schema, kept.attr, kept.ttl)
+        indexes = sorted(index.name for index in kept.global_indexes)
+        found["table", name] = (kept.schema, kept.attr, kept.ttl, indexes)
         found["items", name] = [item.to_json() for item in kept.all_items()]
     for name, queue in sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues.items():
         attributes = dict(queue.attributes)

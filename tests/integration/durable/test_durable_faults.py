@@ -149,6 +149,26 @@ def test_space_is_freed_with_the_last_version(cloud: Cloud) -> None:
     assert count(cloud, "chunks") == 1
 
 
+def test_tags_go_with_their_object(cloud: Cloud) -> None:
+    tags = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].tagger.tags
+    before = len(tags)
+    cloud.call_all([put("k"), put("k", b"again")])
+    assert len(tags) == before + 1
+    cloud.call("s3", "delete_object", Bucket=BUCKET, Key="k")
+    assert len(tags) == before
+
+
+def test_only_versions_that_differ_are_written(cloud: Cloud) -> None:
+    version = {"Bucket": BUCKETS[1], "Key": "k", "Body": b"x"}
+    for _ in range(5):
+        cloud.call("s3", "put_object", **version)
+    written = cloud.journal.rows("SELECT rowid FROM versions ORDER BY position")
+    cloud.call("s3", "put_object", **version)
+    now = cloud.journal.rows("SELECT rowid FROM versions ORDER BY position")
+    # The last but one is written too: it is not the latest any more.
+    assert (len(now), now[:4]) == (6, written[:4])
+
+
 def test_deleted_resources_come_back_empty(cloud: Cloud) -> None:
     item = {"TableName": "singles", "Item": {"h": {"B": b"1"}}}
     message = {"QueueUrl": url("first"), "MessageBody": "x"}

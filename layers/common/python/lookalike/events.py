@@ -11,6 +11,9 @@ import msgspec
 
 from lookalike.core.types import Delivered
 
+MAX_KEYS = 10
+"""What a message may name. If it comes again each is tried alone: there is time for ten of them."""
+
 
 class ItemFailure(TypedDict):
     """One message that must be delivered again."""
@@ -138,12 +141,20 @@ def read_hint(body: str) -> Hint:
     body
         An S3 event (its keys are URL-encoded, as S3 sends them), S3's test event (no keys), or
         ``{"keys": [...]}`` as Lookalike itself sends, perhaps with ``"write_again": true``.
+        At most `MAX_KEYS` of them.
 
     Raises
     ------
     ValueError
         The body is anything else.
     """
+    hint = _read(body)
+    if len(hint.keys) > MAX_KEYS:
+        raise ValueError(f"it names {len(hint.keys)} keys; send at most {MAX_KEYS} in a message")
+    return hint
+
+
+def _read(body: str) -> Hint:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:

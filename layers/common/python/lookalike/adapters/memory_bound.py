@@ -34,19 +34,18 @@ class MemoryBound:
         self._reserve: mmap.mmap | None = None
 
     def __enter__(self) -> None:
+        if not _LINUX:
+            return
         with self._lock:
-            self._inside += 1
-            if self._inside > 1 or not _LINUX:
-                return
-            self._reserve = mmap.mmap(-1, _RESERVE_BYTES, flags=_PRIVATE)
-            soft, hard = self._before = resource.getrlimit(resource.RLIMIT_DATA)
-            wanted = _data_pages() * resource.getpagesize() + self._max_bytes
-            if soft == resource.RLIM_INFINITY or wanted < soft:
-                resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+            if self._inside == 0:
+                self._begin()
+            self._inside += 1  # not if this failed: then there is no block to leave
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
+        if not _LINUX:
+            return
         # There may be no memory left, not even for the tuple of `*_` or for taking the lock.
         if self._reserve is not None:
             self._reserve.close()
@@ -54,6 +53,13 @@ class MemoryBound:
             self._inside -= 1
             if self._inside == 0:
                 resource.setrlimit(resource.RLIMIT_DATA, self._before)
+
+    def _begin(self) -> None:
+        self._reserve = mmap.mmap(-1, _RESERVE_BYTES, flags=_PRIVATE)
+        soft, hard = self._before = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = _data_pages() * resource.getpagesize() + self._max_bytes
+        if soft == resource.RLIM_INFINITY or wanted < soft:
+            resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
 def _data_pages() -> int:

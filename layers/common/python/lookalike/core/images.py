@@ -25,6 +25,7 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
@@ -168,9 +169,14 @@ def decode(data: bytes, limits: ImageLimits, min_side: int | None = None) -> Dec
     except Exception as error:
         raise Unindexable(
             "corrupt-image",
-            f"The {kind} file is damaged or incomplete and cannot be decoded "
-            f"({str(error)[:120] or type(error).__name__}).",
+            f"The {kind} file is damaged or incomplete and cannot be decoded ({_cause(error)}).",
         ) from error
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "its header makes no sense"  # Pillow names the Python object that it reads from
+    return str(error)[:120] or type(error).__name__
 
 
 class _TimedFile(io.BytesIO):

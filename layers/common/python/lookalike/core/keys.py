@@ -150,6 +150,11 @@ def map_key(space: str, key: str, etag: str) -> str:
     return f"maps/{space}/{image_digest(key, etag)}.map"
 
 
+def note_key(key: str, etag: str) -> str:
+    """Where it is noted in the index bucket that a try of one version of an object has begun."""
+    return f"tried/{image_digest(key, etag)}"
+
+
 def query_key(query_id: str) -> str:
     """Where what a search was made with lives in the index bucket; in order of time (ULIDs)."""
     return f"queries/{query_id}.query"

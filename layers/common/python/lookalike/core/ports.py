@@ -235,7 +235,8 @@ class Stores:
 
     ``images`` is the merchant's bucket.
 
-    ``index`` is ours: segments, bases, heads, thumbnails, maps, queries, explanations, uploads.
+    ``index`` is ours: segments, bases, heads, thumbnails, maps, queries, explanations,
+    uploads, notes of tries, the sweep's state.
     """
 
     images: ObjectStore

@@ -180,7 +180,7 @@ OPERATIONS = (
         right="read",
         id="stats",
         tag=SERVICE,
-        summary="What every catalogue holds",
+        summary="What the caller's catalogues hold",
         answers=(Stats,),
         problems=(422, 500, 503),
     ),

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
 
-from lookalike.core.errors import InvalidRequest
+from lookalike.core.errors import InvalidRequest, NotFound
 from lookalike.core.filters import Filter, parse_filter, parse_filter_text
-from lookalike.core.keys import DEFAULT_CATALOGUE
+from lookalike.core.keys import DEFAULT_CATALOGUE, MAX_NAME_BYTES
 from lookalike.core.material import Box
 from lookalike.http.body import SearchFields, read_search_body
 from lookalike.http.message import HttpRequest, utf8
@@ -58,9 +58,9 @@ def read_search(request: HttpRequest) -> SearchRequest:
 def read_similar(request: HttpRequest) -> SearchRequest:
     """Read ``GET /products/{product_id}/similar``: a search by one stored product."""
     parameters = query_parameters(request.query, SimilarParameters)
-    product_id = request.path_parameter("product_id")
+    catalogue, product_id = _product(request, parameters.catalogue)
     return SearchRequest(
-        catalogue=request.caller.allowed(parameters.catalogue),
+        catalogue=catalogue,
         inputs=(QueryInput(product_id=product_id),),
         k=parameters.k,
         filter=_filter(parameters.filter),
@@ -74,8 +74,7 @@ def read_similar(request: HttpRequest) -> SearchRequest:
 def read_product(request: HttpRequest) -> tuple[str, str]:
     """Read ``/products/{product_id}``: (catalogue, product id)."""
     parameters = query_parameters(request.query, ProductParameters)
-    catalogue = request.caller.allowed(parameters.catalogue)
-    return catalogue, request.path_parameter("product_id")
+    return _product(request, parameters.catalogue)
 
 
 def read_page(request: HttpRequest) -> PageParameters:
@@ -83,6 +82,16 @@ def read_page(request: HttpRequest) -> PageParameters:
     parameters = query_parameters(request.query, PageParameters)
     request.caller.allowed(parameters.catalogue)
     return parameters
+
+
+def _product(request: HttpRequest, catalogue: str) -> tuple[str, str]:
+    names = request.caller.allowed(catalogue), request.path_parameter("product_id")
+    if any(len(name.encode()) > MAX_NAME_BYTES for name in names):  # more than stores may be asked
+        raise NotFound(
+            f"There is no such product: names have at most {MAX_NAME_BYTES} bytes.",
+            parameter="product_id",
+        )
+    return names
 
 
 def _first(body: Value | UnsetType, query: Value | UnsetType, default: Value) -> Value:

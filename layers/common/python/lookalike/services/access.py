@@ -31,6 +31,7 @@ _MINUTE_S = 60
 _REMEMBERED = 1_000  # ids, known or not
 _ID_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SCHEME = "bearer "
+_NO_KEY = "This needs an API key, as “Authorization: Bearer lk_…”."
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +88,27 @@ class Access:
         self._known: OrderedDict[str, tuple[ApiKey | None, float]] = OrderedDict()
         self._spent: dict[str, int] = {}
 
-    def admit(self, authorization: str, right: Right) -> Admitted:
-        """Who sends a request with this ``Authorization`` header, if they may.
-
-        What reads may be done while it is counted; what writes is counted here.
+    def key(self, authorization: str) -> ApiKey | None:
+        """The key of a request with this ``Authorization`` header; None where none is needed.
 
         Raises
         ------
         Unauthorized
             There is no key, or none that is valid.
+        Retry
+            The table cannot be reached.
+        """
+        return self._valid(authorization) if self._required else None
+
+    def admit(self, key: ApiKey | None, right: Right) -> Admitted:
+        """Let a request in whose key `key` has found, if it may, and begin to count it.
+
+        What reads may be done while it is counted; what writes, or is refused, is counted here.
+
+        Raises
+        ------
+        Unauthorized
+            There is no key, and one is needed.
         Throttled
             The key has used up its requests of this minute.
         Forbidden
@@ -105,24 +118,26 @@ class Access:
         """
         if not self._required:
             return Admitted(ANYBODY)
-        key = self._valid(authorization)
+        if key is None:
+            raise Unauthorized(_NO_KEY)
         now = self._clock()
         minute = int(now // _MINUTE_S)
         left_s = math.ceil((minute + 1) * _MINUTE_S - now)
         if self._spent.get(key.key_id) == minute:  # and costs no more writes here
             raise _throttled(key, left_s)
-        counted = self._pool.submit(self._count, key, minute, left_s)
-        if right not in key.rights:
-            raise Forbidden(f"This API key may not {right}; its rights are: {_rights(key)}.")
         catalogues = None if key.catalogues is None else frozenset(key.catalogues)
+        counted = self._pool.submit(self._count, key, minute, left_s)
         admitted = Admitted(Caller(key.key_id, catalogues), counted)
-        if right == "write":
+        is_refused = right not in key.rights
+        if right == "write" or is_refused:
             admitted.check()
+        if is_refused:
+            raise Forbidden(f"This API key may not {right}; its rights are: {_rights(key)}.")
         return admitted
 
     def _valid(self, authorization: str) -> ApiKey:
         if not authorization:
-            raise Unauthorized("This needs an API key, as “Authorization: Bearer lk_…”.")
+            raise Unauthorized(_NO_KEY)
         sent = None
         if authorization[: len(_SCHEME)].lower() == _SCHEME:
             sent = read_key_text(authorization[len(_SCHEME) :].strip())

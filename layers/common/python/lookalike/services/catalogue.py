@@ -12,7 +12,7 @@ from lookalike.core.access import ANYBODY, Caller
 from lookalike.core.compaction import live_entries
 from lookalike.core.errors import Conflict, InvalidRequest, NotFound, Retry
 from lookalike.core.generations import following
-from lookalike.core.keys import DEFAULT_CATALOGUE, product_of
+from lookalike.core.keys import DEFAULT_CATALOGUE, MAX_KEY_BYTES, product_of
 from lookalike.core.ports import Stores
 from lookalike.core.types import (
     AttributeValue,
@@ -117,7 +117,7 @@ class CatalogueStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What the system holds."""
+    """What the caller's catalogues hold."""
 
     catalogues: list[CatalogueStats]
     version: str = __version__
@@ -316,8 +316,11 @@ def _after(cursor: str | None) -> str:
     if not cursor:
         return ""
     try:
-        return base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True).decode()
+        after = base64.b64decode(cursor.encode("ascii"), altchars=b"-_", validate=True)
+        if len(after) <= MAX_KEY_BYTES:  # more than the tables may be asked for
+            return after.decode()
     except (binascii.Error, UnicodeError):
-        raise InvalidRequest(
-            "The cursor is not one that a page of this list ended with.", parameter="cursor"
-        ) from None
+        pass
+    raise InvalidRequest(
+        "The cursor is not one that a page of this list ended with.", parameter="cursor"
+    )

@@ -1,9 +1,17 @@
 """Has what a batch of messages names indexed, so that one object that kills the process is alone.
 
-A process that is killed fails its whole batch, and nobody says by which object. So objects that
-come again are tried one by one, each with a note that is taken back when the process has lived
-through it. What has such a note when it comes is not tried in company any more: its neighbours
-leave the queue, and it goes to the dead letters alone.
+A process that is killed fails its whole batch, and nobody says by which object. Therefore:
+
+- A key that comes again is tried alone, with a note that is taken back when the process has lived
+  through it. What comes for the first time is tried together, whatever was noted of it before.
+- A key that has such a note is a suspect, and comes last, when all others of its batch are done.
+  Among suspects, one that will not come again is first, then the one with the fewest such tries.
+- A suspect is not tried beside a key that comes for the last time, which its death would make a
+  dead letter. That key leaves the queue, and the suspect comes again without it.
+
+Of ten that always come together, up to three may kill the process: it takes one delivery to know
+that any does, one each to know which, and the last is for all others. A suspect that was killed
+from outside has its turn in the next batch without such a key, however full that is.
 """
 
 from __future__ import annotations
@@ -12,7 +20,7 @@ from collections.abc import Sequence
 
 from lookalike.core.errors import Retry, Unavailable
 from lookalike.core.types import Delivered
-from lookalike.services.failures import GAVE_UP, GivingUp
+from lookalike.services.failures import GAVE_UP, GivingUp, Note
 from lookalike.services.ingest import Ingest
 from lookalike.services.ingest_pass import Filed, Report, ignore
 
@@ -43,36 +51,48 @@ class Delivery:
             Told of each photo that became searchable and of each failure that was filed.
         """
         write_again = {item.key for item in delivered if item.write_again}
-        coming_again = [item for item in delivered if item.receives > 1 or item.is_last]
-        first = [item.key for item in delivered if item not in coming_again]
-        retries = self._ingest.reconcile(first, write_again=write_again, report=report)
-        filed = self._giving_up.file([item.key for item in coming_again if item.is_last])
-        for item in self._chosen(coming_again, first):
-            retries |= self._try_alone(item.key, write_again, report)
-            coming_again.remove(item)
-        for item in coming_again:
-            retries[item.key] = Unavailable("it may have killed the process and is kept apart")
+        last = [item for item in delivered if item.is_last]
+        again = [item for item in delivered if item.receives > 1 and not item.is_last]
+        first = [item.key for item in delivered if item.receives == 1 and not item.is_last]
+        filed = self._giving_up.file([item.key for item in last])
+        suspects: list[tuple[Delivered, Note]] = []
+        retries: dict[str, Retry] = {}
+
+        def try_each(items: Sequence[Delivered]) -> None:
+            for item in items:
+                try:
+                    note = self._giving_up.note_of(item.key)
+                except Retry as error:
+                    retries[item.key] = error
+                    continue
+                if note.tries:
+                    suspects.append((item, note))
+                else:
+                    retries.update(self._try_alone(item.key, note, write_again, report))
+
+        try_each(last)
+        retries |= self._ingest.reconcile(first, write_again=write_again, report=report)
+        try_each(sorted(again, key=lambda item: -item.receives))
+        beside_last = len(last) > sum(item.is_last for item, _ in suspects)
+        suspects.sort(key=lambda suspect: (not suspect[0].is_last, suspect[1].tries))
+        for item, note in suspects:
+            if beside_last:
+                retries[item.key] = Unavailable("it may have killed the process and is kept apart")
+            else:
+                retries |= self._try_alone(item.key, note, write_again, report)
+                beside_last = item.is_last
         for key in filed:
             if key in retries:
                 report(Filed(key, GAVE_UP))
         return retries
 
-    def _chosen(self, coming_again: list[Delivered], first: list[str]) -> list[Delivered]:
-        """What is to be tried one by one: all that is not suspected, else one that is."""
-        suspected = self._giving_up.suspected([item.key for item in coming_again])
-        chosen = [item for item in coming_again if item.key not in suspected]
-        if not first and not chosen:
-            return coming_again[:1]
-        if chosen and max(item.receives for item in chosen) % 2:
-            # From the other end: what came behind the one that killed the process has its turn.
-            chosen.reverse()
-        return chosen
-
-    def _try_alone(self, key: str, write_again: set[str], report: Report) -> dict[str, Retry]:
+    def _try_alone(
+        self, key: str, note: Note, write_again: set[str], report: Report
+    ) -> dict[str, Retry]:
         try:
-            self._giving_up.suspect(key)
+            self._giving_up.begin(note)
             retries = self._ingest.reconcile([key], write_again=write_again, report=report)
-            self._giving_up.clear(key)
+            self._giving_up.end(note)
         except Retry as error:
             return {key: error}
         return retries

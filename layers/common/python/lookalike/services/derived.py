@@ -22,6 +22,7 @@ from lookalike.core.ports import Clock, ObjectStore
 from lookalike.core.types import Lineage, ObjectInfo, Product
 
 DERIVED_AGE_S = 86_400.0
+HASH_BYTES = 8
 _PAGE = 100
 
 
@@ -54,6 +55,11 @@ class KeySet:
         wanted = _hash(key)
         place = bisect_left(self._hashes, wanted)
         return place < len(self._hashes) and self._hashes[place] == wanted
+
+    def without(self, other: KeySet) -> KeySet:
+        """The keys of this that are not in another."""
+        ours, theirs = (np.frombuffer(item._hashes, dtype=np.uint64) for item in (self, other))
+        return KeySet(np.setdiff1d(ours, theirs).tobytes())
 
     def to_bytes(self) -> bytes:
         """The set, each key once."""
@@ -156,7 +162,7 @@ class DerivedFiles:
 
 
 def _hash(key: str) -> int:
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
     return int.from_bytes(digest, "little")
 
 

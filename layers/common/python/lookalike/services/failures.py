@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from lookalike.core.keys import catalogue_of, image_digest, product_of
+from lookalike.core.errors import Unindexable
+from lookalike.core.keys import catalogue_of, note_key, product_of
 from lookalike.core.ports import Clock, FailureTable, Stores
 from lookalike.core.reconcile import Refused
 from lookalike.core.types import Counts, Failure, ObjectInfo
 
 GAVE_UP = "gave-up"
-_NOTES = "~tried"
+NOTE_AGE_S = 86_400.0
+_NOTE_TYPE = "text/plain"
+_MAX_NOTE_BYTES = 100
 
 
 def file_failure(
@@ -36,11 +40,19 @@ def file_failure(
     return Counts(failures=int(is_new))
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """How many ``tries`` of an object began and did not end; ``name`` is empty if it is gone."""
+
+    name: str
+    tries: int
+
+
 class GivingUp:
     """Notes which objects may have killed the process, and files failures before the last try.
 
-    Both before a try, so that one that kills the process leaves them behind. A note is kept among
-    the failures, in a partition that is no catalogue's.
+    Both before a try, so that one that kills the process leaves them behind. A note is an object in
+    the index bucket; a day later nothing heeds it, and the sweep deletes it.
 
     Parameters
     ----------
@@ -83,27 +95,29 @@ class GivingUp:
             filed.append(key)
         return filed
 
-    def suspected(self, keys: Sequence[str]) -> list[str]:
-        """Those of these keys of which it was noted that a try of what they are now had begun."""
-        notes = {key: self._note(key) for key in keys}
-        found = self._stores.failures.get_many(note for note in notes.values() if note)
-        return [key for key in keys if notes[key] in found]
-
-    def suspect(self, key: str) -> None:
-        """Note that a try begins."""
-        if note := self._note(key):
-            failure = Failure(_NOTES, note, GAVE_UP, f"“{key}” is tried.", "", self._clock())
-            self._stores.failures.put(failure)
-
-    def clear(self, key: str) -> None:
-        """Note that the process lives."""
-        if note := self._note(key):
-            self._stores.failures.delete(note)
-
-    def _note(self, key: str) -> str | None:
-        """What a note about an object as it is now is kept under."""
+    def note_of(self, key: str) -> Note:
+        """What was noted of tries of an object as it is now."""
         info = self._listed(key)
-        return f"{_NOTES}/{image_digest(key, info.etag)}" if info else None
+        if info is None:
+            return Note("", 0)
+        name = note_key(key, info.etag)
+        try:
+            found = self._stores.index.get(name, _MAX_NOTE_BYTES)
+        except Unindexable:
+            found = None
+        if found is None or found[0].last_modified < self._clock() - NOTE_AGE_S:
+            return Note(name, 0)
+        return Note(name, int(found[1]) if found[1].isdigit() else 1)
+
+    def begin(self, note: Note) -> None:
+        """Note that one more try begins."""
+        if note.name:
+            self._stores.index.put(note.name, str(note.tries + 1).encode(), _NOTE_TYPE)
+
+    def end(self, note: Note) -> None:
+        """Note that the process lives."""
+        if note.name:
+            self._stores.index.delete(note.name)
 
     def _listed(self, key: str) -> ObjectInfo | None:
         """Listed, not read: what keeps failing may be the reading."""

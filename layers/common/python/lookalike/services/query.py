@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from urllib.parse import quote
-
-import msgspec
 
 from lookalike.core.errors import CorruptFile, LookalikeError, NotFound, Vanished
 from lookalike.core.index import Candidate
@@ -19,12 +17,10 @@ from lookalike.core.types import AttributeValue, Generation, Product, SearchReco
 from lookalike.services.live_index import LiveIndex
 from lookalike.services.query_embedding import Embedded, QueryEmbedder, Stopwatch
 from lookalike.services.query_material import Keeping, QueryMaterials
+from lookalike.services.search_logging import log_search
 from lookalike.services.search_request import SearchRequest, check
 
 logger = logging.getLogger(__name__)
-# Kept whatever the level of everything else: it stands in for table entries that fail.
-search_log = logging.getLogger("lookalike.searches")
-search_log.setLevel(logging.INFO)
 
 _MAX_FILTER_CHARS = 2_000
 
@@ -163,7 +159,8 @@ class Query:
         if expires_at is None:
             results = [replace(result, explanation_url=None) for result in results]
         watch.took_ms["total"] = round((time.perf_counter() - start) * 1000, 3)
-        self._log(self._record(query_id, request, answer, watch))
+        record = self._record(query_id, request, answer, watch)
+        log_search(self._stores.log, self._log_pool, record)
         return SearchResponse(
             query_id,
             request.catalogue,
@@ -376,25 +373,6 @@ class Query:
             took_ms=dict(watch.took_ms),
             filter=str(request.filter)[:_MAX_FILTER_CHARS] if request.filter else "",
         )
-
-    def _log(self, record: SearchRecord) -> None:
-        """Write a search to the table without waiting for it.
-
-        The function's own log has every search first: a process that is frozen or reclaimed with
-        the write in flight loses nothing that cannot be found there.
-        """
-        search_log.info("search", extra={"search": msgspec.to_builtins(record)})
-
-        def report(written: Future[None]) -> None:
-            if (error := written.exception()) is not None:
-                logger.error(
-                    "search %s is not in the search log: %r",
-                    record.query_id,
-                    error,
-                    extra={"metrics": {"SearchesNotLogged": 1}},
-                )
-
-        self._log_pool.submit(self._stores.log.write, record).add_done_callback(report)
 
 
 def _below(score: float, min_score: float | None) -> bool:

@@ -17,6 +17,7 @@ from lookalike.core.keys import first_live_explanation
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import ObjectInfo
 from lookalike.services.derived import DERIVED_AGE_S, DerivedFiles, KeySet, Needed, OutOfTime
+from lookalike.services.failures import NOTE_AGE_S
 from lookalike.services.sweep_asking import Asking
 from lookalike.services.sweep_index import IndexCheck
 from lookalike.services.sweep_records import RecordCheck
@@ -44,8 +45,9 @@ ANEW, GO_ON = "anew", "go-on"
 class SweepReport:
     """What one run of a sweep saw and deleted; ``finished`` when it came to the sweep's end.
 
-    ``queued`` keys differ from their records, or their rows were ``lost``: not in the index that
-    the records name. ``phase`` is where the next run goes on.
+    ``queued`` keys differ from their records, or the index had ``lost`` of them what the records
+    name. The index of ``given_up`` catalogues is too large to be compared. ``phase`` is where the
+    next run goes on.
     """
 
     objects: int = 0
@@ -56,6 +58,7 @@ class SweepReport:
     deleted_thumbnails: int = 0
     deleted_maps: int = 0
     lost: int = 0
+    given_up: int = 0
     phase: str = DONE
     finished: bool = False
 
@@ -98,7 +101,7 @@ class Sweep:
         self._backlog = backlog
         self._pause = pause
 
-    def run(self, deadline: float, mode: str = "") -> SweepReport:
+    def run(self, deadline: float, mode: str = "", *, is_short: bool = False) -> SweepReport:
         """Go on with the sweep that is under way, or begin one, until epoch second ``deadline``.
 
         Parameters
@@ -107,6 +110,8 @@ class Sweep:
             Epoch seconds.
         mode
             ``anew`` begins one in any case, which includes the index; ``go-on`` begins none.
+        is_short
+            The deadline comes sooner than it need: nothing is given up for it.
         """
         ledger = SweepLedger(self._stores.index, self._clock)
         state = ledger.read()
@@ -121,7 +126,9 @@ class Sweep:
         asking = Asking(self._stores.queue, self._backlog, self._clock, self._pause, deadline)
         try:
             ledger.save(state)
-            run = _Run(self._stores, self._pool, self._clock, deadline, state, ledger, asking)
+            run = _Run(
+                self._stores, self._pool, self._clock, deadline, state, ledger, asking, is_short
+            )
             run.delete_expired(report, self._query_retention_s)
             run.go_through(report)
             report.finished = True
@@ -146,23 +153,40 @@ class _Run:
         state: SweepState,
         ledger: SweepLedger,
         asking: Asking,
+        is_short: bool,
     ) -> None:
         self._clock = clock
         self._deadline = deadline
         self._state = state
         self._ledger = ledger
         self._in_bucket, self._names = KeySet(state.in_bucket), KeySet(state.needed)
+        self._stored, self._lacking = KeySet(state.stored), KeySet(state.lacking)
         self._needed = Needed(stores.lineages.all(), self._names)
         self._derived = DerivedFiles(stores.index, pool, clock)
         self._records = RecordCheck(stores, pool, asking, self._in_bucket, self._needed)
+        self._counts = stores.counts
+        self._lineages = stores.lineages
+        self._is_index_due = state.begun_at - state.indexed_at >= INDEX_EVERY_S
         self._index = IndexCheck(
-            stores, pool, clock, asking, deadline, has_whole_run=state.phase == INDEX
+            stores,
+            pool,
+            clock,
+            asking,
+            deadline,
+            has_whole_run=state.phase == INDEX and not is_short,
         )
 
     def delete_expired(self, report: SweepReport, kept_s: float) -> None:
-        """First what a shopper was promised, which is quick: its names are in order of time."""
+        """First what a shopper was promised, which is quick: its names are in order of time.
+
+        And notes of tries, of which there are few.
+        """
         now = self._clock()
         live = first_live_explanation(now)
+        for _ in self._derived.delete(
+            "tried", lambda info: info.last_modified < now - NOTE_AGE_S, self._deadline
+        ):
+            pass
         for _, count in self._derived.delete(
             "queries", lambda info: info.last_modified < now - kept_s, self._deadline, in_order=True
         ):
@@ -199,8 +223,10 @@ class _Run:
         state = self._state
         is_comparing = state.phase in (OBJECTS, PRODUCTS)
         state.in_bucket = self._in_bucket.to_bytes() if is_comparing else b""
-        is_needed = is_comparing or state.phase in (THUMBNAILS, MAPS)
-        state.needed = self._names.to_bytes() if is_needed else b""
+        is_tidying = state.phase in (THUMBNAILS, MAPS)
+        state.needed = self._names.to_bytes() if is_comparing or is_tidying else b""
+        state.stored = self._stored.to_bytes() if is_tidying else b""
+        state.lacking = self._lacking.to_bytes() if state.phase == INDEX else b""
         self._ledger.save(state)
 
     def _step(self, after: str) -> None:
@@ -224,17 +250,24 @@ class _Run:
             if catalogue > state.catalogue:
                 state.enter(PRODUCTS, catalogue)
                 self._step("")
-            for after, count in self._records.compare_products(catalogue, state.after):
+            pages = self._records.compare_products(catalogue, state.after)
+            for after, count, counts in pages:
                 report.products += count
                 if after:
+                    state.counts += counts
                     self._step(after)
+                else:
+                    self._counts.set(catalogue, state.counts + counts)
         self._in_bucket = KeySet()
 
     def _delete_unneeded(self, report: SweepReport, folder: str) -> None:
         before = self._state.begun_at - DERIVED_AGE_S
 
         def unneeded(info: ObjectInfo) -> bool:
-            return info.last_modified < before and info.key not in self._needed
+            is_needed = info.key in self._needed
+            if is_needed and self._is_index_due:
+                self._stored.add(info.key)
+            return info.last_modified < before and not is_needed
 
         for after, count in self._derived.delete(
             folder, unneeded, self._deadline, self._state.after
@@ -244,15 +277,20 @@ class _Run:
             else:
                 report.deleted_maps += count
             self._step(after)
+        if folder == MAPS and self._is_index_due:
+            # They were written before the records that name them, and those were read before this.
+            self._lacking = self._names.without(self._stored)
 
     def _compare_index(self, report: SweepReport) -> None:
         state = self._state
-        if self._clock() - state.indexed_at < INDEX_EVERY_S:
+        if not self._is_index_due:
             return
-        for lineage in self._index.lineages():
+        for lineage in self._lineages.all():
             if lineage.catalogue <= state.after:
                 continue
-            report.lost += self._index.compare(lineage)
+            report.lost += self._index.compare(lineage, self._lacking)
+            report.given_up = self._index.given_up
+            state.found_wrong |= self._index.found_wrong
             self._step(lineage.catalogue)
         # What was wrong is looked at again by the next sweep, not only in a few hours.
-        state.indexed_at = 0.0 if self._index.found_wrong else state.begun_at
+        state.indexed_at = 0.0 if state.found_wrong else state.begun_at

@@ -58,14 +58,13 @@ class RecordCheck:
         known = {item.catalogue for item in self._stores.lineages.all()}
         return sorted(known | self._stores.counts.all().keys())
 
-    def compare_products(self, catalogue: str, after: str) -> Iterator[tuple[str, int]]:
+    def compare_products(self, catalogue: str, after: str) -> Iterator[tuple[str, int, Counts]]:
         """A catalogue's records with the bucket: (product to go on behind, products) a page.
 
-        The last page gives no product to go on behind.
-        Counts are set right by whoever sees all of the catalogue.
+        And what is to be counted of it, with the first page also of the catalogue's failures. The
+        last page gives no product to go on behind.
         """
-        sees_all = not after
-        counts = Counts(failures=self._compare_failures(catalogue)) if sees_all else Counts()
+        counts = Counts(failures=0 if after else self._compare_failures(catalogue))
         further: str | None = after
         while further is not None:
             records, further = self._stores.products.page(catalogue, _PAGE, further)
@@ -76,9 +75,8 @@ class RecordCheck:
                 sum(bool(product.views) for product in records),
                 sum(len(product.views) for product in records),
             )
-            yield further or "", len(records)
-        if sees_all:
-            self._stores.counts.set(catalogue, counts)
+            yield further or "", len(records), counts
+            counts = Counts()
 
     def _compare_failures(self, catalogue: str) -> int:
         """Failures of what has left the bucket; gives how many there are in all."""

@@ -7,12 +7,14 @@ for the same object, which is harmless, but they never mix what they have found.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from lookalike.core.errors import Conflict, Unindexable
 from lookalike.core.ports import Clock, ObjectStore
+from lookalike.core.types import Counts
+from lookalike.services.derived import HASH_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +27,9 @@ OBJECTS, PRODUCTS, THUMBNAILS, MAPS, INDEX, DONE = (
     "index",
     "done",
 )
+_PHASES = frozenset({OBJECTS, PRODUCTS, THUMBNAILS, MAPS, INDEX, DONE})
 _TYPE = "application/octet-stream"
-_VERSION = 1
+_VERSION = 2
 _MAX_BYTES = 2**30
 _SAVE_EVERY_S = 30.0
 
@@ -39,10 +42,13 @@ class Superseded(Exception):
 class SweepState:
     """Where a sweep goes on, and what it has found until there.
 
-    ``begun_at`` names the sweep. It goes on in ``phase`` behind ``after``, in the last two of
-    which ``catalogue`` is the one at hand. ``in_bucket`` and ``needed`` are `KeySet`s: keys that
-    the bucket holds, and names of what is derived and to stay. ``indexed_at`` is when the last
-    comparison with the index began that found nothing wrong. Times are epoch seconds.
+    ``begun_at`` names the sweep. It goes on in ``phase`` behind ``after``; while records are
+    compared, ``catalogue`` is the one at hand and ``counts`` what was counted of it.
+
+    ``in_bucket``, ``needed``, ``stored`` and ``lacking`` are `KeySet`s: keys that the bucket holds,
+    names of what is derived and to stay, those of it that were listed, and those that were not.
+    ``found_wrong`` says whether the comparison with the index has found anything; ``indexed_at`` is
+    when the last one began that did not. Times are epoch seconds.
     """
 
     begun_at: float
@@ -51,12 +57,26 @@ class SweepState:
     after: str = ""
     in_bucket: bytes = b""
     needed: bytes = b""
+    stored: bytes = b""
+    lacking: bytes = b""
+    counts: Counts = field(default_factory=Counts)
+    found_wrong: bool = False
     indexed_at: float = 0.0
     version: int = _VERSION
 
     def enter(self, phase: str, catalogue: str = "") -> None:
         """Go on at the beginning of a phase, or of a catalogue in it."""
-        self.phase, self.catalogue, self.after = phase, catalogue, ""
+        self.phase, self.catalogue, self.after, self.counts = phase, catalogue, "", Counts()
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether a sweep can go on with it; one of another version of the code may not be."""
+        sets = (self.in_bucket, self.needed, self.stored, self.lacking)
+        return (
+            self.version == _VERSION
+            and self.phase in _PHASES
+            and not any(len(item) % HASH_BYTES for item in sets)
+        )
 
 
 class SweepLedger:
@@ -92,7 +112,10 @@ class SweepLedger:
         except msgspec.MsgspecError:
             logger.warning("the state of the sweep cannot be read; it starts over")
             return None
-        return state if state.version == _VERSION else None
+        if not state.is_sound:
+            logger.warning("the state of the sweep is not one to go on with; it starts over")
+            return None
+        return state
 
     def save(self, state: SweepState) -> None:
         """Write the state.
