@@ -18,8 +18,8 @@ from urllib.request import ProxyHandler, build_opener
 import msgspec
 
 from local import control
+from local.aws.journal import Journal, JournalError
 from local.host import HostConfig
-from local.journal import Journal, JournalError
 from local.ports import check_free, free_port
 from local.provision import provision
 from local.roles import FILE_NAME, read_roles, write_roles
@@ -205,7 +205,7 @@ class _Start:
         """Start what plays AWS while the template is built; roles it must know before."""
         options = self._options
         journal = str(self._data_dir / JOURNAL_NAME)
-        command = ["local.moto_server", "--port", str(options.aws_port), "--journal", journal]
+        command = ["local.aws.moto_server", "--port", str(options.aws_port), "--journal", journal]
         if options.enforce_roles:
             path = options.template or self._build()
             roles = read_roles(Template.load(path, aws_url, options.parameters))

@@ -22,7 +22,7 @@ HANDLED_ELSEWHERE = {
     "AWS::Serverless::Api": "served by local.gateway",
 }
 TYPES_WITHOUT_LOCAL_EFFECT = {
-    "AWS::IAM::Role": "enforced in front of moto (local.role_check), if at all",
+    "AWS::IAM::Role": "enforced in front of moto (local.aws.role_check), if at all",
     "AWS::Lambda::Permission": "the gateway calls functions in its own process",
     "AWS::SQS::QueuePolicy": "moto's buckets may send to every queue",
     "AWS::S3::BucketPolicy": "moto has no callers to tell apart",

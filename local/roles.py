@@ -1,7 +1,7 @@
 """The template's roles, and the credentials with which functions act in them (``--enforce-roles``).
 
 Written by the supervisor; read by the process that runs the functions, which hands the credentials
-out as Lambda does, and by the AWS endpoint, which knows whose they are (`local.role_check`).
+out as Lambda does, and by the AWS endpoint, which knows whose they are (`local.aws.role_check`).
 """
 
 from __future__ import annotations

@@ -36,9 +36,9 @@ ROOT = Path(__file__).resolve().parents[2]
 IN_MEMORY = """
 import asyncio, sys
 from local.serving import run_until_signalled
-from local.moto_server import MotoServer, MAX_BODY_BYTES
-from local.durable_moto import DurableMoto
-from local import shims
+from local.aws.moto_server import MotoServer, MAX_BODY_BYTES
+from local.aws.durable_moto import DurableMoto
+from local.aws import shims
 shims.install()
 server = MotoServer(DurableMoto())
 asyncio.run(run_until_signalled(server.handle, int(sys.argv[1]), max_body_bytes=MAX_BODY_BYTES))
@@ -222,9 +222,9 @@ def fill(journal: Path, objects: int) -> None:
     from moto.s3.models import s3_backends
     from moto.sqs.models import sqs_backends
 
-    from local import shims
-    from local.durable_moto import DurableMoto
-    from local.journal import Journal
+    from local.aws import shims
+    from local.aws.durable_moto import DurableMoto
+    from local.aws.journal import Journal
 
     shims.install()
     kept = Journal(journal)
@@ -281,7 +281,7 @@ def running(server: str, journal: Path) -> Iterator[tuple[int, float, int]]:
     commands = {
         "moto": ["-m", "moto.server", "-p", str(port)],
         "in memory": ["-c", IN_MEMORY, str(port)],
-        "durable": ["-m", "local.moto_server", "--port", str(port), "--journal", str(journal)],
+        "durable": ["-m", "local.aws.moto_server", "--port", str(port), "--journal", str(journal)],
     }
     begun = time.perf_counter()
     process = subprocess.Popen(

@@ -46,7 +46,7 @@ def start_moto() -> subprocess.Popen[bytes]:
         AWS_SECRET_ACCESS_KEY="test",
     )
     server = subprocess.Popen(
-        [sys.executable, "-m", "local.moto_server", "--port", str(port)],
+        [sys.executable, "-m", "local.aws.moto_server", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

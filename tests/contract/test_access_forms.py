@@ -18,8 +18,8 @@ from moto.moto_api._internal import moto_api_backend
 from moto.s3.models import s3_backends
 from werkzeug.test import Client
 
-from local import presigned
-from local.durable_moto import DurableMoto
+from local.aws import presigned
+from local.aws.durable_moto import DurableMoto
 from lookalike.adapters.aws import forget_clients
 from lookalike.adapters.s3 import S3ObjectStore
 from lookalike.core.access import Caller

@@ -14,7 +14,7 @@ from moto import mock_aws
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.sqs.models import Queue, SQSBackend, sqs_backends
 
-from local import queues
+from local.aws import queues
 
 
 @pytest.fixture(autouse=True)

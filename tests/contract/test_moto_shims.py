@@ -23,8 +23,8 @@ from moto.s3.models import FakeKey, S3Backend, s3_backends
 from moto.sqs.models import Message, Queue, SQSBackend
 from werkzeug.test import Client, TestResponse
 
-from local import presigned, shims
-from local.durable_moto import DurableMoto
+from local.aws import presigned, shims
+from local.aws.durable_moto import DurableMoto
 
 BUCKET = "shim-bucket"
 HOST = "http://127.0.0.1:5000"

@@ -26,7 +26,7 @@ from chalicelib.embed import embed
 from chalicelib.reindex import reindex
 from chalicelib.sweep import sweep
 from infra.build import build_template
-from local.role_check import RoleCheck
+from local.aws.role_check import RoleCheck
 from local.roles import Role
 from lookalike import wiring
 from lookalike.adapters import aws

@@ -42,7 +42,7 @@ def environment(tmp_path, monkeypatch, eventually) -> Iterator[dict[str, str]]:
     """Moto with the template's buckets and tables, and thresholds that so few photos reach."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
-    moto = subprocess.Popen([sys.executable, "-m", "local.moto_server", "--port", str(port)])
+    moto = subprocess.Popen([sys.executable, "-m", "local.aws.moto_server", "--port", str(port)])
     try:
         template = Template.load(build_template(tmp_path / "template"), address)
         eventually(lambda: answers(address))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from local import cloud, logs
-from local.journal import Journal
+from local.aws.journal import Journal
 from local.ports import free_port
 from local.state import FolderLock, find_running
 from local.supervisor import Child, Supervisor

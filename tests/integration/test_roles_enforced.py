@@ -14,9 +14,9 @@ import pytest
 
 from infra.build import build_template
 from local import cloud, control
-from local.durable_moto import Answer
+from local.aws.durable_moto import Answer
+from local.aws.role_check import RoleCheck, _form, wanted
 from local.ports import free_port
-from local.role_check import RoleCheck, _form, wanted
 from local.roles import Role, load_roles, read_roles, write_roles
 from local.template import ACCOUNT_ID, REGION, Template
 from lookalike.modelbuild import ensure_model

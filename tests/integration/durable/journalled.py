@@ -26,9 +26,9 @@ from moto.s3.models import FakeBucket, FakeKey, FakeMultipart, S3Backend, s3_bac
 from moto.s3.responses import S3Response
 from moto.sqs.models import Queue, SQSBackend, sqs_backends
 
-from local import shims
-from local.durable_moto import Answer, DurableMoto
-from local.journal import Journal
+from local.aws import shims
+from local.aws.durable_moto import Answer, DurableMoto
+from local.aws.journal import Journal
 
 REGION = "us-east-1"
 HOST = "http://127.0.0.1:5000"

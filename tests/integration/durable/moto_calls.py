@@ -10,7 +10,7 @@ from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
 
 from durable.journalled import BUCKETS, QUEUES, REGION, Call, url
-from local.journal import CHUNK_BYTES
+from local.aws.journal import CHUNK_BYTES
 
 
 def handle(queue: str, number: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from durable.journalled import BUCKETS, Call, Cloud, arn, state, url
-from local.queues import Messages
+from local.aws.queues import Messages
 
 INDEX = {
     "IndexName": "by-g",

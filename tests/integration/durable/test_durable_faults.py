@@ -14,8 +14,8 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import S3Backend, s3_backends
 
 from durable.journalled import BUCKETS, Call, Cloud, state, table, url, versioning
-from local.durable_moto import DurableMoto
-from local.journal import CHUNK_BYTES, Journal, JournalError
+from local.aws.durable_moto import DurableMoto
+from local.aws.journal import CHUNK_BYTES, Journal, JournalError
 
 BUCKET = BUCKETS[0]
 
@@ -219,7 +219,15 @@ def test_what_nothing_would_keep_is_refused(cloud: Cloud) -> None:
 
 
 def test_a_second_process_is_refused(cloud: Cloud) -> None:
-    command = [sys.executable, "-m", "local.moto_server", "--port", "1", "--journal", cloud.path]
+    command = [
+        sys.executable,
+        "-m",
+        "local.aws.moto_server",
+        "--port",
+        "1",
+        "--journal",
+        cloud.path,
+    ]
     second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode != 0
     assert "in use by another process" in second.stderr

@@ -44,7 +44,7 @@ class Server:
             if max_file_bytes:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
 
-        command = ["-m", "local.moto_server", "--port", str(self._port), "--journal"]
+        command = ["-m", "local.aws.moto_server", "--port", str(self._port), "--journal"]
         self._process = subprocess.Popen(
             [sys.executable, *command, str(self._journal)],
             preexec_fn=limit,

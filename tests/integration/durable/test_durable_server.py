@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from local.moto_server import MotoServer
+from local.aws.moto_server import MotoServer
 
 
 class Broken:
@@ -52,7 +52,7 @@ def test_a_batch_that_breaks_is_answered_and_is_the_last() -> None:
 
 @pytest.mark.usefixtures("shimmed")
 def test_the_process_ends_when_it_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from local import moto_server
+    from local.aws import moto_server
     from local.ports import free_port
 
     monkeypatch.setattr(moto_server, "durable_moto", lambda path, secrets: Broken())

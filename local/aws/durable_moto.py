@@ -22,11 +22,11 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
 
-from local import aws_requests, bucket_cors, presigned, queues, shims, touched
-from local.aws_requests import Environ as Environ
-from local.aws_requests import Kind
-from local.journal import Journal
-from local.keeper import Keeper, KeptCall, find
+from local.aws import aws_requests, bucket_cors, presigned, queues, shims, touched
+from local.aws.aws_requests import Environ as Environ
+from local.aws.aws_requests import Kind
+from local.aws.journal import Journal
+from local.aws.keeper import Keeper, KeptCall, find
 from local.template import REGION
 
 Headers = list[tuple[str, str]]
@@ -198,7 +198,7 @@ def durable_moto(path: Path | None, secrets: Mapping[str, str]) -> DurableMoto:
 
     Raises
     ------
-    local.journal.JournalError
+    local.aws.journal.JournalError
         The file cannot be used.
     """
     shims.install()

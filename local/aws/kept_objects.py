@@ -15,9 +15,9 @@ from moto.s3.models import (
 )
 from moto.s3.utils import _VersionedKeyStore
 
-from local.bodies import Body, keep_bodies
-from local.journal import Journal, decode_state, decode_text, encode_state, encode_text
-from local.object_states import (
+from local.aws.bodies import Body, keep_bodies
+from local.aws.journal import Journal, decode_state, decode_text, encode_state, encode_text
+from local.aws.object_states import (
     forget_tags,
     marker_of,
     object_of,
@@ -25,7 +25,7 @@ from local.object_states import (
     upload_state,
     version_state,
 )
-from local.touched import ObjectRecord, PartRecord, UploadRecord, touch
+from local.aws.touched import ObjectRecord, PartRecord, UploadRecord, touch
 
 _CHANGERS = (
     *("put_object_acl", "put_object_legal_hold", "put_object_retention"),

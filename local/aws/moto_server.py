@@ -1,4 +1,4 @@
-"""The process that plays AWS: HTTP in front of ``DurableMoto``: ``python -m local.moto_server``.
+"""Plays AWS: HTTP in front of ``DurableMoto``: ``python -m local.aws.moto_server``.
 
 aiohttp parses and one thread calls moto. Beside werkzeug, waitress and cheroot it was the fastest
 under parallel PUTs and in the middle for one client alone (docs/benchmarks.md); it is here anyway
@@ -33,9 +33,9 @@ from moto.core.request import (
 )
 from moto.sqs.models import sqs_backends
 
-from local import presigned, shims
-from local.durable_moto import Answer, DurableMoto, Environ, durable_moto, failure
-from local.journal import JournalError
+from local.aws import presigned, shims
+from local.aws.durable_moto import Answer, DurableMoto, Environ, durable_moto, failure
+from local.aws.journal import JournalError
 from local.roles import Role, load_roles
 from local.serving import listen, read_body, signalled
 from local.sqs import RELEASE_PATH
@@ -47,7 +47,7 @@ RECHECK_S = 1.0
 """How late a message may be seen that became visible without a call, by its timeout."""
 
 if TYPE_CHECKING:
-    from local.role_check import RoleCheck
+    from local.aws.role_check import RoleCheck
 
 Batch = list[tuple[Environ, asyncio.Future[Answer]]]
 _RECEIVE = "AmazonSQS.ReceiveMessage"
@@ -224,7 +224,9 @@ def _response(request: web.BaseRequest, answer: Answer) -> web.Response:
 
 
 def _role_check(roles: Sequence[Role]) -> RoleCheck:
-    from local.role_check import RoleCheck  # a tenth of a second that only those pay who want it
+    from local.aws.role_check import (
+        RoleCheck,  # a tenth of a second that only those pay who want it
+    )
 
     return RoleCheck(roles)
 

@@ -19,8 +19,8 @@ from moto.s3 import notifications
 from moto.s3.models import S3Backend
 from moto.sqs.models import Queue
 
-from local import kept_items, kept_objects
-from local.queues import keep_queues_fast
+from local.aws import kept_items, kept_objects
+from local.aws.queues import keep_queues_fast
 
 _completing_multipart = contextvars.ContextVar("completing_multipart", default=False)
 _arrivals = 0

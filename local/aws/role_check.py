@@ -21,8 +21,8 @@ from moto.iam.access_control import IAMPolicy, IAMPolicyStatement, PermissionRes
 from moto.s3.responses import ACTION_MAP
 from werkzeug.formparser import parse_form_data
 
-from local.aws_requests import use_path_style
-from local.durable_moto import Answer, Environ
+from local.aws.aws_requests import use_path_style
+from local.aws.durable_moto import Answer, Environ
 from local.roles import Role
 from local.template import ACCOUNT_ID, REGION
 

@@ -8,8 +8,8 @@ from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
 from moto.dynamodb.models.dynamo_type import DynamoType, Item, LimitedSizeDict
 from moto.dynamodb.models.table import Table
 
-from local.journal import Journal, decode_state, encode_state, encode_text
-from local.touched import ItemRecord, touch
+from local.aws.journal import Journal, decode_state, encode_state, encode_text
+from local.aws.touched import ItemRecord, touch
 
 
 def track() -> None:

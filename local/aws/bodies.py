@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 from moto.s3.models import FakeKey
 from moto.s3.responses import S3Response
 
-from local.journal import Journal
+from local.aws.journal import Journal
 
 _reads_lazily = False
 

@@ -22,7 +22,7 @@ from moto.s3.models import (
 from moto.utilities.utils import LowercaseDict
 from requests.structures import CaseInsensitiveDict
 
-from local.bodies import Body
+from local.aws.bodies import Body
 
 _VERSION_FIELDS = (
     *("account_id", "region_name", "partition", "website_redirect_location"),

@@ -25,7 +25,7 @@ from moto.sqs.models import (
 )
 from moto.sqs.utils import generate_receipt_handle
 
-from local.touched import MessageRecord, touch
+from local.aws.touched import MessageRecord, touch
 
 READY, DELAYED, IN_FLIGHT = "ready", "delayed", "in flight"
 MAX_INVISIBLE_MS = 43_200_000

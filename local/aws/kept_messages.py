@@ -7,9 +7,9 @@ from typing import Any
 
 from moto.sqs.models import Message, sqs_backends
 
-from local import queues
-from local.journal import Journal, decode_state, encode_state
-from local.touched import MessageRecord
+from local.aws import queues
+from local.aws.journal import Journal, decode_state, encode_state
+from local.aws.touched import MessageRecord
 
 _FIELDS = (
     *("body", "message_attributes", "system_attributes", "receipt_handle", "_old_receipt_handles"),

@@ -13,10 +13,10 @@ from moto.dynamodb.models import dynamodb_backends
 from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
 
-from local import kept_items, kept_messages, kept_objects, queues, touched
-from local.aws_requests import Environ, Kind, environ_of_kept, read_call
-from local.journal import Journal
-from local.touched import ItemRecord, MessageRecord, ObjectRecord, PartRecord, UploadRecord
+from local.aws import kept_items, kept_messages, kept_objects, queues, touched
+from local.aws.aws_requests import Environ, Kind, environ_of_kept, read_call
+from local.aws.journal import Journal
+from local.aws.touched import ItemRecord, MessageRecord, ObjectRecord, PartRecord, UploadRecord
 
 Send = Callable[[Environ], int]
 """Has moto serve a request; answers its status."""
