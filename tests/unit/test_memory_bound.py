@@ -88,21 +88,23 @@ def test_where_there_is_no_bound_the_callers_limit_stays(monkeypatch: pytest.Mon
         resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
-def test_blocks_that_overlap_have_one_bound_that_ends_with_the_last() -> None:
+@pytest.mark.parametrize("bounds", [1, 2])
+def test_blocks_that_overlap_have_one_limit_that_ends_with_the_last(bounds: int) -> None:
     before = limit()
-    bound = MemoryBound(100_000_000)
+    first = MemoryBound(100_000_000)
+    second = first if bounds == 1 else MemoryBound(90_000_000)
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with bound:
+        with second:
             inside.set()
             leave.wait(10)
 
     other = threading.Thread(target=hold)
-    other.start()
-    inside.wait(10)
-    bounded = limit()
-    with bound:
+    with first:
+        bounded = limit()
+        other.start()
+        inside.wait(10)
         assert limit() == bounded != before
     assert limit() == bounded
     leave.set()
