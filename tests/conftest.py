@@ -15,17 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookalike.adapters.memory import (
-    MemoryApiKeys,
-    MemoryCounts,
-    MemoryFailures,
-    MemoryLineages,
-    MemoryObjectStore,
-    MemoryProducts,
-    MemoryQueue,
-    MemoryRegistry,
-    MemorySearchLog,
-)
+from lookalike.adapters.memory import memory_stores_of
 from lookalike.core.encoder import Encoded, preprocess
 from lookalike.core.encoders import parse_space
 from lookalike.core.pooling import POOLINGS, pool
@@ -56,22 +46,6 @@ def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     folder: Path = tmp_path_factory.mktemp("models")
     ensure_model(request.module.ENCODER, "fp32", folder)
     return folder
-
-
-def memory_stores_of(clock: Callable[[], float]) -> Stores:
-    """Empty stores in memory."""
-    return Stores(
-        images=MemoryObjectStore(clock),
-        index=MemoryObjectStore(clock),
-        products=MemoryProducts(),
-        failures=MemoryFailures(),
-        registry=MemoryRegistry(),
-        lineages=MemoryLineages(),
-        counts=MemoryCounts(),
-        log=MemorySearchLog(),
-        queue=MemoryQueue(),
-        api_keys=MemoryApiKeys(),
-    )
 
 
 @pytest.fixture

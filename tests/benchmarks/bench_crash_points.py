@@ -18,10 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from lookalike.adapters.memory import memory_stores_of
+
 TESTS = Path(__file__).parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS / "integration")]
 
-from conftest import ToyEncoder, memory_stores_of  # noqa: E402
+from conftest import ToyEncoder  # noqa: E402
 
 from crash_points.points import Points, Tally, WirePoints  # noqa: E402
 from crash_points.scenarios import SCENARIOS  # noqa: E402

@@ -20,17 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lookalike.adapters.memory import (
-    MemoryApiKeys,
-    MemoryCounts,
-    MemoryFailures,
-    MemoryLineages,
-    MemoryObjectStore,
-    MemoryProducts,
-    MemoryQueue,
-    MemoryRegistry,
-    MemorySearchLog,
-)
+from lookalike.adapters.memory import MemoryProducts, memory_stores_of
 from lookalike.core.keys import map_key, thumbnail_key
 from lookalike.core.ports import Stores
 from lookalike.core.segment import Row
@@ -83,18 +73,7 @@ class Counting:
 
 def shop(objects: int) -> Stores:
     """A catalogue in order: photos, records, thumbnails, maps (without their bytes) and rows."""
-    stores = Stores(
-        images=MemoryObjectStore(time.time),
-        index=MemoryObjectStore(time.time),
-        products=SortedProducts(),
-        failures=MemoryFailures(),
-        registry=MemoryRegistry(),
-        lineages=MemoryLineages(),
-        counts=MemoryCounts(),
-        log=MemorySearchLog(),
-        api_keys=MemoryApiKeys(),
-        queue=MemoryQueue(),
-    )
+    stores = replace(memory_stores_of(time.time), products=SortedProducts())
     generation = Generation("shop", "g", SPACE)
     stores.lineages.put(Lineage("shop", generation))
     rng, rows = np.random.default_rng(0), []

@@ -16,7 +16,7 @@ from typing import TypeVar
 from lookalike.core.access import ApiKey
 from lookalike.core.errors import Conflict, too_large
 from lookalike.core.keys import catalogue_of
-from lookalike.core.ports import Clock
+from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import (
     Counts,
     Failure,
@@ -330,3 +330,19 @@ class MemoryQueue:
     def backlog(self) -> int:
         """See `lookalike.core.ports.Queue`."""
         return sum(len(json.loads(body)["keys"]) for body in self.bodies)  # a message a key
+
+
+def memory_stores_of(clock: Clock) -> Stores:
+    """A set of empty stores; ``clock`` gives their objects' times, in epoch seconds."""
+    return Stores(
+        images=MemoryObjectStore(clock),
+        index=MemoryObjectStore(clock),
+        products=MemoryProducts(),
+        failures=MemoryFailures(),
+        registry=MemoryRegistry(),
+        lineages=MemoryLineages(),
+        counts=MemoryCounts(),
+        log=MemorySearchLog(),
+        queue=MemoryQueue(),
+        api_keys=MemoryApiKeys(),
+    )
