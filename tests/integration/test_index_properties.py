@@ -43,7 +43,7 @@ from lookalike.services.search_request import QueryInput, SearchRequest
 from lookalike.services.segments import read_segment
 from lookalike.wiring import Services, build_services
 
-HISTORIES = int(os.environ.get("HISTORIES", "85"))
+HISTORIES = int(os.environ.get("HISTORIES", "45"))
 CATALOGUE = "shop"
 THRESHOLDS = replace(SMALL, merge_segments=3, shard_rows=12, head_rows=10)
 ERROR = 0.02
