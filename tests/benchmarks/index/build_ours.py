@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from index.vectors import STEPS, Float32, Vectors
 
-from lookalike.adapters.memory import (
-    MemoryApiKeys,
-    MemoryCounts,
-    MemoryFailures,
-    MemoryLineages,
-    MemoryObjectStore,
-    MemoryQueue,
-    MemoryRegistry,
-    MemorySearchLog,
-)
+from lookalike.adapters.memory import memory_stores_of
 from lookalike.core.encoder import Encoder
-from lookalike.core.ports import ObjectStore, Stores
+from lookalike.core.ports import ObjectStore
 from lookalike.core.segment import Row
 from lookalike.core.types import Counts, Generation, Lineage, Manifest, Product, View
 from lookalike.services.append import append_rows
@@ -90,17 +82,10 @@ def build_index(vectors: Vectors, store: ObjectStore) -> tuple[Generation, Manif
     """Append all rows in large segments and run the scheduled functions until they rest."""
     settings, clock = Settings(head_rows=0), FastClock()
     generation = Generation(CATALOGUE, f"{SPACE}-g1", SPACE)
-    stores = Stores(
-        images=MemoryObjectStore(clock),
+    stores = replace(
+        memory_stores_of(clock),
         index=store,
-        products=NumberedProducts(vectors.rows),  # type: ignore[arg-type]
-        failures=MemoryFailures(),
-        registry=MemoryRegistry(),
-        lineages=MemoryLineages(),
-        counts=MemoryCounts(),
-        log=MemorySearchLog(),
-        queue=MemoryQueue(),
-        api_keys=MemoryApiKeys(),
+        products=NumberedProducts(vectors.rows),
     )
     stores.lineages.put(Lineage(CATALOGUE, generation))
     stores.counts.set(CATALOGUE, Counts(vectors.rows, vectors.rows))

@@ -259,7 +259,7 @@ class NewGeneration:
         if not files:
             return False
         reader = RowReader(self._stores, self._generation, manifest)
-        dim = next((s.codes.shape[1] for d, _ in files if (s := reader.read(d))), 1)
+        dim = next((s.codes.shape[1] for file in files if (s := reader.read(file.digest))), 1)
         return shards_for(rows, dim, self._policy) > 1
 
     def _sample(self, manifest: Manifest, entries: list[SegmentEntry]) -> Float32:
@@ -267,15 +267,15 @@ class NewGeneration:
         reader = RowReader(self._stores, self._generation, manifest)
         files = raw_files(manifest, entries)
         generator = np.random.default_rng(_SEED)
-        chosen: list[tuple[str, int]] = []
+        chosen: list[Run | SegmentEntry] = []
         for number in generator.permutation(len(files)).tolist():
             chosen.append(files[number])
-            if sum(rows for _, rows in chosen) >= _SAMPLED_ROWS:
+            if sum(file.rows for file in chosen) >= _SAMPLED_ROWS:
                 break
-        share = min(1.0, MAX_FITTED_ROWS / max(sum(rows for _, rows in chosen), 1))
+        share = min(1.0, MAX_FITTED_ROWS / max(sum(file.rows for file in chosen), 1))
         parts: list[Float32] = [np.empty((0, 0), np.float32)]
-        for digest, _ in chosen:
-            segment = reader.read(digest)
+        for file in chosen:
+            segment = reader.read(file.digest)
             if segment is not None:
                 wanted = max(1, int(len(segment) * share))
                 rows = np.linspace(0, len(segment) - 1, wanted).astype(np.int64)

@@ -59,12 +59,12 @@ class RawFiles:
         """
         batch: list[str] = []
         size = 0
-        for digest, size_bytes in self._sizes():
-            if batch and (len(batch) == _FILES_AT_ONCE or size + size_bytes > _BYTES_AT_ONCE):
+        for file in raw_files(self._manifest, self._entries):
+            if batch and (len(batch) == _FILES_AT_ONCE or size + file.size_bytes > _BYTES_AT_ONCE):
                 yield self._read(batch)
                 batch, size = [], 0
-            batch.append(digest)
-            size += size_bytes
+            batch.append(file.digest)
+            size += file.size_bytes
         if batch:
             yield self._read(batch)
 
@@ -92,13 +92,6 @@ class RawFiles:
         after = swapped(self._manifest, now, shards=shards, merged=merged)
         self._stores.registry.put_manifest(after)
 
-    def _sizes(self) -> list[tuple[str, int]]:
-        files = {
-            run.digest: run.size_bytes for shard in self._manifest.shards for run in shard.runs
-        }
-        entries = live_entries(self._manifest, self._entries)
-        return sorted((files | {entry.digest: entry.size_bytes for entry in entries}).items())
-
     def _read(self, digests: Sequence[str]) -> Hashes:
         def rows(digest: str) -> Hashes:
             segment = self._reader.read(digest)
@@ -112,8 +105,10 @@ def hashed(rows: Iterable[tuple[str, str]]) -> Hashes:
     return np.fromiter((key_hash(*row) for row in rows), np.uint64)
 
 
-def raw_files(manifest: Manifest, entries: Iterable[SegmentEntry]) -> list[tuple[str, int]]:
-    """(digest, rows) of every raw file of a scope."""
-    files = {run.digest: run.rows for shard in manifest.shards for run in shard.runs}
-    files |= {entry.digest: entry.rows for entry in live_entries(manifest, entries)}
-    return sorted(files.items())
+def raw_files(manifest: Manifest, entries: Iterable[SegmentEntry]) -> list[Run | SegmentEntry]:
+    """Every raw file of a scope once, in order of digest."""
+    files: dict[str, Run | SegmentEntry] = {
+        run.digest: run for shard in manifest.shards for run in shard.runs
+    }
+    files |= {entry.digest: entry for entry in live_entries(manifest, entries)}
+    return [files[digest] for digest in sorted(files)]
