@@ -90,7 +90,7 @@ class Connection:
 
     def stores(self) -> Stores:
         """The stores behind the functions."""
-        from lookalike.wiring import aws_stores
+        from lookalike.stores import aws_stores
 
         return aws_stores(self.settings())
 

@@ -97,7 +97,8 @@ def measure(arguments: argparse.Namespace) -> None:
     from lookalike.modelbuild import ensure_model
     from lookalike.models import default_model_dir
     from lookalike.settings import Settings
-    from lookalike.wiring import aws_stores, build_services
+    from lookalike.stores import aws_stores
+    from lookalike.wiring import build_services
 
     settings = Settings(encoder=arguments.encoder, precision=arguments.precision)
     provision(settings)

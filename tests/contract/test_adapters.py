@@ -34,7 +34,7 @@ from lookalike.core.types import (
     View,
 )
 from lookalike.settings import Settings
-from lookalike.wiring import aws_stores
+from lookalike.stores import aws_stores
 
 TABLES = {
     "products_table": ("catalogue", "product_id"),

@@ -20,7 +20,7 @@ from local.cli import cli
 from local.pollers import record
 from lookalike.adapters.aws import forget_clients
 from lookalike.settings import Settings
-from lookalike.wiring import aws_stores
+from lookalike.stores import aws_stores
 
 pytestmark = pytest.mark.slow
 ENCODER = "efficientnet-lite0"

@@ -35,7 +35,7 @@ from lookalike.core.errors import Unavailable
 from lookalike.modelbuild import ensure_model
 from lookalike.services.access import ApiKeys
 from lookalike.settings import Settings
-from lookalike.wiring import aws_stores
+from lookalike.stores import aws_stores
 
 EVENTS = Path(__file__).parent.parent / "events"
 ENCODER = "efficientnet-lite0"  # the quickest

@@ -28,7 +28,8 @@ from lookalike.modelbuild import ensure_model
 from lookalike.services.search_request import QueryInput, SearchRequest
 from lookalike.services.segments import read_segment
 from lookalike.settings import Settings
-from lookalike.wiring import Services, aws_stores, build_services
+from lookalike.stores import aws_stores
+from lookalike.wiring import Services, build_services
 
 PROCESSES = 8
 BATCHES = 8

@@ -65,7 +65,7 @@ class NoLetters:
 @pytest.fixture
 def cloud(memory_stores: Stores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cloud:
     made = Cloud(memory_stores)
-    monkeypatch.setattr("lookalike.wiring.aws_stores", lambda settings: memory_stores)
+    monkeypatch.setattr("lookalike.stores.aws_stores", lambda settings: memory_stores)
     monkeypatch.setattr("lookalike.adapters.dead_letters.DeadLetters", NoLetters)
     monkeypatch.setattr("local.commands.upload.bucket_put", lambda bucket: made.put)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")

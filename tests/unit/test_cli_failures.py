@@ -65,7 +65,7 @@ def queues(memory_stores, monkeypatch, tmp_path) -> Iterator[Queues]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("LOOKALIKE_API_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("lookalike.wiring.aws_stores", lambda settings: memory_stores)
+    monkeypatch.setattr("lookalike.stores.aws_stores", lambda settings: memory_stores)
     monkeypatch.chdir(tmp_path)
     with mock_aws():
         forget_clients()

@@ -28,7 +28,7 @@ from lookalike.services.access import ApiKeys
 
 @pytest.fixture
 def table(memory_stores: Stores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MemoryApiKeys:
-    monkeypatch.setattr("lookalike.wiring.aws_stores", lambda settings: memory_stores)
+    monkeypatch.setattr("lookalike.stores.aws_stores", lambda settings: memory_stores)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.delenv("LOOKALIKE_API_KEY", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -96,7 +96,7 @@ def deployed(
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lookalike.wiring.aws_stores", lambda settings: memory_stores)
+    monkeypatch.setattr("lookalike.stores.aws_stores", lambda settings: memory_stores)
     monkeypatch.setattr("local.commands.status._catalogues", lambda connection: [])
     with mock_aws():
         forget_clients()

@@ -38,7 +38,7 @@ from lookalike.adapters.failing import Crash
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import ObjectInfo
 from lookalike.settings import Settings
-from lookalike.wiring import aws_stores
+from lookalike.stores import aws_stores
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
 _METADATA = "x-amz-meta-"

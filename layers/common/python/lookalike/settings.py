@@ -43,6 +43,12 @@ class Settings:
     """Table of the search log."""
     api_keys_table: str = "lookalike-api-keys"
     """Table of API keys and of how much each was used within the minute."""
+    clusters_table: str = "lookalike-clusters"
+    """Table of what scheduled work has made of each catalogue, and how far it is."""
+    feedback_table: str = "lookalike-feedback"
+    """Table of clicks, purchases and complaints about results."""
+    rollups_table: str = "lookalike-rollups"
+    """Table of hourly and daily aggregates of the search log."""
     ingest_queue_url: str = ""
     """URL of the queue that bucket events arrive in."""
     max_receives: int = 5
@@ -107,6 +113,22 @@ class Settings:
     """Seconds for which a search can be explained: its photos are kept so long; 0 keeps nothing."""
     sweep_backlog: int = 1_000
     """Messages in the ingest queue above which a sweep waits before it asks for more."""
+    quiet_s: float = 20.0
+    """Seconds without a new photo after which clusters, map and findings may be made anew."""
+    pause_s: float = 600.0
+    """Seconds between two renewals for which photos that keep arriving put the next one off."""
+    renew_share: float = 0.1
+    """Share of a catalogue's products that came or went from which all of that is made anew."""
+    renew_s: float = 86_400.0
+    """Seconds after which all of that is made anew if anything has changed."""
+    clusters: int = 0
+    """How many clusters a catalogue is divided into; 0 lets the catalogue say."""
+    map_method: str = "tsne"
+    """``tsne``, ``pca`` or ``umap`` (with the extra of that name): how the map is laid out."""
+    map_rows: int = 20_000
+    """Products that are laid out by that; those beyond are placed among them."""
+    map_perplexity: float = 30.0
+    """Neighbours that t-SNE and UMAP keep a product close to, about."""
     log_level: str = "INFO"
     """Level of the structured log."""
 

@@ -14,18 +14,7 @@ from typing import TypeVar
 
 from ulid import ULID
 
-from lookalike.adapters.api_keys import DynamoApiKeys
-from lookalike.adapters.dynamodb import (
-    DynamoCounts,
-    DynamoFailures,
-    DynamoLineages,
-    DynamoProducts,
-    DynamoRegistry,
-    DynamoSearchLog,
-)
 from lookalike.adapters.memory_bound import MemoryBound
-from lookalike.adapters.s3 import S3ObjectStore
-from lookalike.adapters.sqs import SqsQueue
 from lookalike.core.compaction import CompactionPolicy
 from lookalike.core.encoder import Encoder
 from lookalike.core.encoders import encoder_record, parse_space, space_id
@@ -55,6 +44,7 @@ from lookalike.services.reindex import Reindex
 from lookalike.services.sweep import Sweep
 from lookalike.services.uploads import Uploads
 from lookalike.settings import Settings
+from lookalike.stores import aws_stores
 
 _PARALLEL_CALLS = 16
 
@@ -86,22 +76,6 @@ def services() -> Services:
     """The services of this process, from its environment, made at the first call."""
     settings = Settings.from_env()
     return build_services(settings, aws_stores(settings), lambda: str(ULID()))
-
-
-def aws_stores(settings: Settings) -> Stores:
-    """Ports on AWS, or on whatever ``AWS_ENDPOINT_URL`` names."""
-    return Stores(
-        images=S3ObjectStore(settings.images_bucket),
-        index=S3ObjectStore(settings.index_bucket),
-        products=DynamoProducts(settings.products_table),
-        failures=DynamoFailures(settings.failures_table),
-        registry=DynamoRegistry(settings.registry_table),
-        lineages=DynamoLineages(settings.generations_table),
-        counts=DynamoCounts(settings.generations_table),
-        log=DynamoSearchLog(settings.searches_table, settings.search_retention_days),
-        queue=SqsQueue(settings.ingest_queue_url),
-        api_keys=DynamoApiKeys(settings.api_keys_table),
-    )
 
 
 def build_services(

@@ -11,8 +11,9 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
+from lookalike.adapters.memory_revisions import put_unchanged
+from lookalike.adapters.memory_work import MemoryArtifacts, MemoryClusterNames, MemoryJobs
 from lookalike.core.access import ApiKey
 from lookalike.core.errors import Conflict, too_large
 from lookalike.core.keys import catalogue_of
@@ -122,7 +123,7 @@ class MemoryProducts:
         """See `lookalike.core.ports.ProductTable`."""
         with self._lock:
             id_ = (product.catalogue, product.product_id)
-            return _put_unchanged(self._products, id_, product)
+            return put_unchanged(self._products, id_, product)
 
     def delete(self, product: Product) -> None:
         """See `lookalike.core.ports.ProductTable`."""
@@ -196,7 +197,7 @@ class MemoryRegistry:
     def put_manifest(self, manifest: Manifest) -> Manifest:
         """See `lookalike.core.ports.Registry`."""
         with self._lock:
-            return _put_unchanged(self._manifests, manifest.scope, manifest)
+            return put_unchanged(self._manifests, manifest.scope, manifest)
 
     def remove(self, entries: Iterable[SegmentEntry]) -> None:
         """See `lookalike.core.ports.Registry`."""
@@ -226,26 +227,11 @@ class MemoryLineages:
     def put(self, lineage: Lineage) -> Lineage:
         """See `lookalike.core.ports.LineageTable`."""
         with self._lock:
-            return _put_unchanged(self._lineages, lineage.catalogue, lineage)
+            return put_unchanged(self._lineages, lineage.catalogue, lineage)
 
     def all(self) -> list[Lineage]:
         """See `lookalike.core.ports.LineageTable`."""
         return [self._lineages[name] for name in sorted(self._lineages)]
-
-
-_Key = TypeVar("_Key")
-_Revised = TypeVar("_Revised", Product, Manifest, Lineage)
-
-
-def _put_unchanged(table: dict[_Key, _Revised], key: _Key, record: _Revised) -> _Revised:
-    """Write a record if the stored one has its revision, which content names as in DynamoDB."""
-    stored = table.get(key)
-    body = repr(replace(record, revision=None)).encode()
-    revision = hashlib.blake2b(body, digest_size=12).hexdigest()
-    if (stored.revision if stored else None) not in {record.revision, revision}:
-        raise Conflict(f"{key} was changed meanwhile")
-    table[key] = replace(record, revision=revision)
-    return table[key]
 
 
 class MemoryCounts:
@@ -345,4 +331,7 @@ def memory_stores_of(clock: Clock) -> Stores:
         log=MemorySearchLog(),
         queue=MemoryQueue(),
         api_keys=MemoryApiKeys(),
+        artifacts=MemoryArtifacts(),
+        jobs=MemoryJobs(),
+        cluster_names=MemoryClusterNames(),
     )

@@ -198,6 +198,15 @@ class Table:
         if since is not None:
             condition += " AND #s >= :s"
             names["#s"], values[":s"] = since[0], text(since[1])
+        return self._every(condition, names, values)
+
+    def beginning(self, partition: tuple[str, str], sort: str, prefix: str) -> Iterator[Item]:
+        """Every item of one partition whose sort key begins so, in order of it."""
+        names = {"#p": partition[0], "#s": sort}
+        values = {":p": text(partition[1]), ":s": text(prefix)}
+        return self._every("#p = :p AND begins_with(#s, :s)", names, values)
+
+    def _every(self, condition: str, names: Mapping[str, str], values: Item) -> Iterator[Item]:
         start: dict[str, Any] = {}
         while True:
             answer = self.call(

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -155,6 +154,8 @@ def with_shards(
 
 def _clustered(embeddings: Float32, clusters: int, seed: int) -> Float32:
     """(clusters, dim) float32 centroids of spherical k-means, L2-normalised."""
+    import faiss  # what only reads heads does without
+
     kmeans = faiss.Kmeans(
         embeddings.shape[1],
         clusters,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lookalike.core.access import ApiKey
+from lookalike.core.jobs import Artifact, Job, JobName
 from lookalike.core.types import (
     Counts,
     Failure,
@@ -202,6 +203,51 @@ class ApiKeyTable(Protocol):
         """Count a request in a minute since the epoch; how many there are of it with this one."""
 
 
+class ArtifactTable(Protocol):
+    """What scheduled work has made of each catalogue: one record a kind."""
+
+    def current(self, catalogue: str) -> dict[str, Artifact]:
+        """What there is of a catalogue, by kind."""
+
+    def put(self, artifact: Artifact) -> Artifact:
+        """Write the record if the stored one still has its revision; give the new one.
+
+        Raises
+        ------
+        Conflict
+            Somebody else wrote or created the record meanwhile.
+        """
+
+
+class JobTable(Protocol):
+    """How far scheduled work on each catalogue is: one record a job."""
+
+    def get(self, catalogue: str, name: JobName) -> Job | None:
+        """How far a job is; None when it has never been begun."""
+
+    def put(self, job: Job) -> Job:
+        """Write the record if the stored one still has its revision; give the new one.
+
+        Raises
+        ------
+        Conflict
+            Somebody else wrote or created the record meanwhile.
+        """
+
+    def all(self, catalogue: str) -> list[Job]:
+        """Every job of a catalogue, in order of name."""
+
+
+class ClusterNames(Protocol):
+    """Names that people have given to clusters."""
+
+    def all(self, catalogue: str) -> dict[str, str]:
+        """The names that were given in a catalogue, by cluster id."""
+
+    def put(self, catalogue: str, cluster_id: str, name: str | None) -> None:
+        """Give a cluster a name, or with None take it away."""
+
+
 class Queue(Protocol):
     """The ingest queue."""
 
@@ -236,7 +282,7 @@ class Stores:
     ``images`` is the merchant's bucket.
 
     ``index`` is ours: segments, bases, heads, thumbnails, maps, queries, explanations,
-    uploads, notes of tries, the sweep's state.
+    uploads, notes of tries, the sweep's state, what scheduled work makes and works with.
     """
 
     images: ObjectStore
@@ -249,3 +295,6 @@ class Stores:
     log: SearchLog
     queue: Queue
     api_keys: ApiKeyTable
+    artifacts: ArtifactTable
+    jobs: JobTable
+    cluster_names: ClusterNames
