@@ -51,6 +51,15 @@ def test_a_fit_is_the_formula_of_the_design():
     assert np.allclose(variances, values[: head.dim_out] ** 2, rtol=1e-3)
 
 
+def test_few_rows_of_many_dimensions_are_fitted_alike():
+    rng = np.random.default_rng(5)
+    few = rng.standard_normal((30, 40)).astype(np.float32)
+    # Twice each: as many rows as dimensions, and the same mean and covariance.
+    fitted, again = fit_head(few, 20), fit_head(np.concatenate([few, few]), 20)
+    assert np.allclose(fitted.project(few), again.project(few), atol=2e-5)
+    assert len(fit_head(few, 40).components) == 29
+
+
 def test_the_dimension_is_at_most_the_rank():
     assert fit_head(rows(300, 20), 8).dim_out == 8
     assert fit_head(rows(300, 20), 64).dim_out <= 20

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.core.clustering import cluster
 from lookalike.core.container import FileKind, decode_container, encode_container
 
 KIND = FileKind("head", b"LKHD", 1)
@@ -22,9 +23,9 @@ MAX_FITTED_ROWS = 50_000
 
 _AT_ONCE = 8192
 _RANK_TOLERANCE = 1e-6  # of the largest eigenvalue; float32 rows cannot tell smaller ones from zero
-_ROUNDS = 20
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +85,37 @@ def fit_head(sample: Float32, dim: int) -> Head:
         The identity when all rows of the sample are the same.
     """
     rows, width = sample.shape
-    mean = np.zeros(width)
+    total: Float64 = np.zeros(width)
     for start in range(0, rows, _AT_ONCE):
-        mean += _normalized(sample[start : start + _AT_ONCE]).sum(axis=0, dtype=np.float64)
-    mean = (mean / max(rows, 1)).astype(np.float32)
-    covariance = np.zeros((width, width))
-    for start in range(0, rows, _AT_ONCE):
-        centred = _normalized(sample[start : start + _AT_ONCE]) - mean
-        covariance += centred.T @ centred
-    values, vectors = np.linalg.eigh(covariance / max(rows, 1))
-    values, vectors = values[::-1], vectors[:, ::-1]
+        total += _normalized(sample[start : start + _AT_ONCE]).sum(axis=0, dtype=np.float64)
+    mean = (total / max(rows, 1)).astype(np.float32)
+    values, axes = _principal_axes(sample, mean)
     rank = int((values > max(values[0] * _RANK_TOLERANCE, 1e-12)).sum())
     if rank == 0:
         return Head.identity(width)
-    components = vectors[:, : min(dim, rank)].T
+    components = axes[: min(dim, rank)]
     # An eigenvector's sign is free; a positive largest entry makes the fit repeatable.
     peaks = np.abs(components).argmax(axis=1)
     components = components * np.sign(components[np.arange(len(components)), peaks])[:, None]
     kept = np.ascontiguousarray(components, dtype=np.float32)
     return Head(width, len(kept), mean, kept)
+
+
+def _principal_axes(sample: Float32, mean: Float32) -> tuple[Float64, Float64]:
+    """Variances (r,) along the principal axes, largest first, and the axes (r, dim)."""
+    rows, width = sample.shape
+    if rows < width:
+        # The same out of the smaller matrix of inner products (Turk & Pentland, 1991).
+        centred = (_normalized(sample) - mean).astype(np.float64)
+        values, vectors = np.linalg.eigh(centred @ centred.T / rows)
+        axes = vectors.T @ centred
+        return values[::-1], axes[::-1] / np.sqrt(np.maximum(rows * values[::-1], 1e-12))[:, None]
+    covariance = np.zeros((width, width))
+    for start in range(0, rows, _AT_ONCE):
+        part = _normalized(sample[start : start + _AT_ONCE]) - mean
+        covariance += part.T @ part
+    values, vectors = np.linalg.eigh(covariance / rows)
+    return values[::-1], vectors.T[::-1]
 
 
 def with_shards(
@@ -131,7 +144,7 @@ def with_shards(
         head.project(sample[start : start + _AT_ONCE]) for start in range(0, len(sample), _AT_ONCE)
     ]
     embeddings = np.ascontiguousarray(np.concatenate(parts))
-    routed = replace(head, centroids=_clustered(embeddings, shards, seed))
+    routed = replace(head, centroids=cluster(embeddings, shards, seed).centroids)
     whole: set[int] = set()
     while routed.shards < 2 * shards:
         shard_of = routed.route(embeddings)
@@ -141,7 +154,7 @@ def with_shards(
         if counts[fullest] <= max(share * len(embeddings), 1):
             break
         members = embeddings[shard_of == fullest]
-        halves = _clustered(members, 2, seed)
+        halves = cluster(members, 2, seed).centroids
         if len(np.unique((members @ halves.T).argmax(axis=1))) == 1:
             whole.add(fullest)
             continue
@@ -150,23 +163,6 @@ def with_shards(
         centroids[fullest] = halves[0]
         routed = replace(head, centroids=centroids)
     return routed
-
-
-def _clustered(embeddings: Float32, clusters: int, seed: int) -> Float32:
-    """(clusters, dim) float32 centroids of spherical k-means, L2-normalised."""
-    import faiss  # what only reads heads does without
-
-    kmeans = faiss.Kmeans(
-        embeddings.shape[1],
-        clusters,
-        niter=_ROUNDS,
-        spherical=True,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=max(256, MAX_FITTED_ROWS // clusters),
-    )
-    kmeans.train(np.ascontiguousarray(embeddings))
-    return _normalized(np.asarray(kmeans.centroids))
 
 
 def encode_head(head: Head, *, built_at: float = 0.0, generation: str = "") -> bytes:
