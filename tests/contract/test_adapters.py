@@ -43,6 +43,8 @@ TABLES = {
     "generations_table": ("kind", "catalogue"),
     "searches_table": ("bucket", "query_id"),
     "api_keys_table": ("kind", "id"),
+    "feedback_table": ("bucket", "entry"),
+    "rollups_table": ("scope", "entry"),
 }
 
 
@@ -330,9 +332,9 @@ def test_search_log(stores):
         stores.log.write(record)
     now = 1_700_000_000 + 7200
     assert stores.log.recent(5, now) == records[:-6:-1]
-    assert stores.log.get(records[3].query_id) == records[3]
-    assert stores.log.get("no such id") is None
-    assert stores.log.get("0" * 26) is None
+    assert stores.log.get(records[3].query_id, now) == records[3]
+    assert stores.log.get("no such id", now) is None
+    assert stores.log.get("0" * 26, now) is None
 
 
 def test_queue(stores):

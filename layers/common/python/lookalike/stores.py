@@ -9,9 +9,11 @@ from lookalike.adapters.dynamodb import (
     DynamoLineages,
     DynamoProducts,
     DynamoRegistry,
-    DynamoSearchLog,
 )
+from lookalike.adapters.feedback import DynamoFeedback
+from lookalike.adapters.rollups import DynamoRollups
 from lookalike.adapters.s3 import S3ObjectStore
+from lookalike.adapters.search_log import DynamoSearchLog
 from lookalike.adapters.sqs import SqsQueue
 from lookalike.adapters.work import DynamoArtifacts, DynamoClusterNames, DynamoJobs
 from lookalike.core.ports import Stores
@@ -34,4 +36,6 @@ def aws_stores(settings: Settings) -> Stores:
         artifacts=DynamoArtifacts(settings.clusters_table),
         jobs=DynamoJobs(settings.clusters_table),
         cluster_names=DynamoClusterNames(settings.clusters_table),
+        feedback=DynamoFeedback(settings.feedback_table),
+        rollups=DynamoRollups(settings.rollups_table),
     )

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, replace
-from datetime import UTC, datetime
-
-from ulid import ULID
 
 from lookalike.adapters.table import (
     Item,
@@ -28,12 +25,8 @@ from lookalike.core.types import (
     Lineage,
     Manifest,
     Product,
-    SearchRecord,
     SegmentEntry,
 )
-
-_RECENT_HOURS = 24
-_SEARCH_SHARDS = 4  # write heat of the search log is spread over so many partitions an hour
 
 
 class DynamoProducts:
@@ -256,60 +249,3 @@ _COUNTED = tuple(field.name for field in fields(Counts))
 
 def _counts_key(catalogue: str) -> Item:
     return {"kind": text("counts"), "catalogue": text(catalogue)}
-
-
-class DynamoSearchLog:
-    """The search log; implements `lookalike.core.ports.SearchLog`.
-
-    The partition is the hour and a shard, both read off the query id (a ULID), so that one search
-    is found by its id alone and the newest by walking back through the hours.
-    """
-
-    def __init__(self, table: str, retention_days: int) -> None:
-        self._table = Table(table)
-        self._retention_s = retention_days * 86_400
-
-    def write(self, record: SearchRecord) -> None:
-        """See `lookalike.core.ports.SearchLog`."""
-        item = _search_key(record.query_id) | {
-            "expires_at": {"N": str(int(record.at) + self._retention_s)},
-            "body": encode_record(record),
-        }
-        self._table.call("PutItem", f"search {record.query_id}", Item=item)
-
-    def get(self, query_id: str) -> SearchRecord | None:
-        """See `lookalike.core.ports.SearchLog`."""
-        try:
-            key = _search_key(query_id)
-        except ValueError:
-            return None
-        item = self._table.get(key)
-        return decode_record(item, SearchRecord) if item else None
-
-    def recent(self, limit: int, now: float) -> list[SearchRecord]:
-        """See `lookalike.core.ports.SearchLog`."""
-        found: list[SearchRecord] = []
-        for hours_back in range(_RECENT_HOURS):
-            hour = _hour(now - hours_back * 3600)
-            for shard in range(_SEARCH_SHARDS):
-                items, _ = self._table.page(
-                    "#p = :p",
-                    {":p": text(f"{hour}#{shard}")},
-                    {"#p": "bucket"},
-                    limit,
-                    forward=False,
-                )
-                found += [decode_record(item, SearchRecord) for item in items]
-            if len(found) >= limit:
-                break
-        return sorted(found, key=lambda item: item.query_id, reverse=True)[:limit]
-
-
-def _hour(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H")
-
-
-def _search_key(query_id: str) -> Item:
-    ulid = ULID.from_str(query_id)
-    shard = ulid.bytes[-1] % _SEARCH_SHARDS
-    return {"bucket": text(f"{_hour(ulid.timestamp)}#{shard}"), "query_id": text(query_id)}

@@ -44,11 +44,15 @@ FAULTS = (
 )
 
 _CONDITIONAL = {
+    "artifacts.put",
     "index.replace",
+    "jobs.put",
     "lineages.put",
     "products.delete",
     "products.put",
     "registry.put_manifest",
+    "rollups.put",
+    "rollups.put_state",
 }
 
 

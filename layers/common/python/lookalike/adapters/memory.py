@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from lookalike.adapters.memory_analytics import MemoryFeedback, MemoryRollups, MemorySearchLog
 from lookalike.adapters.memory_revisions import put_unchanged
 from lookalike.adapters.memory_work import MemoryArtifacts, MemoryClusterNames, MemoryJobs
 from lookalike.core.access import ApiKey
@@ -25,7 +26,6 @@ from lookalike.core.types import (
     Manifest,
     ObjectInfo,
     Product,
-    SearchRecord,
     SegmentEntry,
 )
 
@@ -255,26 +255,6 @@ class MemoryCounts:
         self._counts[catalogue] = counts
 
 
-class MemorySearchLog:
-    """The search log in a dict."""
-
-    def __init__(self) -> None:
-        self._records: dict[str, SearchRecord] = {}
-
-    def write(self, record: SearchRecord) -> None:
-        """See `lookalike.core.ports.SearchLog`."""
-        self._records[record.query_id] = record
-
-    def get(self, query_id: str) -> SearchRecord | None:
-        """See `lookalike.core.ports.SearchLog`."""
-        return self._records.get(query_id)
-
-    def recent(self, limit: int, now: float) -> list[SearchRecord]:
-        """See `lookalike.core.ports.SearchLog`."""
-        newest = sorted(self._records.values(), key=lambda item: item.query_id, reverse=True)
-        return [item for item in newest if item.at > now - 24 * 3600][:limit]
-
-
 class MemoryApiKeys:
     """API keys and their counts in dicts."""
 
@@ -334,4 +314,6 @@ def memory_stores_of(clock: Clock) -> Stores:
         artifacts=MemoryArtifacts(),
         jobs=MemoryJobs(),
         cluster_names=MemoryClusterNames(),
+        feedback=MemoryFeedback(),
+        rollups=MemoryRollups(),
     )

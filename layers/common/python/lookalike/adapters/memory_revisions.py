@@ -8,10 +8,11 @@ from typing import TypeVar
 
 from lookalike.core.errors import Conflict
 from lookalike.core.jobs import Artifact, Job
+from lookalike.core.rollups import Rollup, RollupState
 from lookalike.core.types import Lineage, Manifest, Product
 
 _Key = TypeVar("_Key")
-_Revised = TypeVar("_Revised", Product, Manifest, Lineage, Artifact, Job)
+_Revised = TypeVar("_Revised", Product, Manifest, Lineage, Artifact, Job, Rollup, RollupState)
 
 
 def put_unchanged(table: dict[_Key, _Revised], key: _Key, record: _Revised) -> _Revised:

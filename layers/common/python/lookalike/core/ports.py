@@ -6,12 +6,15 @@ real adapters and those to the same behaviour. Every method may raise `Unavailab
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lookalike.core.access import ApiKey
+from lookalike.core.feedback import FeedbackEntry
 from lookalike.core.jobs import Artifact, Job, JobName
+from lookalike.core.rollups import Rollup, RollupState, TouchedHour
+from lookalike.core.search_hours import Period
 from lookalike.core.types import (
     Counts,
     Failure,
@@ -175,16 +178,85 @@ class CountTable(Protocol):
 
 
 class SearchLog(Protocol):
-    """The searches that were answered."""
+    """The searches that were answered. What has expired is not given out, deleted or not."""
 
     def write(self, record: SearchRecord) -> None:
         """Keep one search."""
 
-    def get(self, query_id: str) -> SearchRecord | None:
-        """One search by its id."""
+    def get(self, query_id: str, now: float) -> SearchRecord | None:
+        """One search by its id, unless it has expired by epoch second ``now``."""
 
     def recent(self, limit: int, now: float) -> list[SearchRecord]:
         """The newest searches at epoch second ``now``, newest first, at most 24 hours back."""
+
+    def page(
+        self, hour: int, shard: int, after: str, limit: int, now: float
+    ) -> tuple[list[SearchRecord], str | None]:
+        """Searches of an hour's shard in order of id, behind ``after``, and where to go on."""
+
+    def delete(self, hour: int, limit: int) -> int:
+        """Delete at most so many searches of an hour; how many there were."""
+
+
+class FeedbackTable(Protocol):
+    """What shoppers did with results, kept as long as the searches; nothing expired is given."""
+
+    def put(self, entry: FeedbackEntry) -> bool:
+        """Keep an event; False, and nothing changes, if it is kept already."""
+
+    def page(
+        self, hour: int, shard: int, after: str, limit: int, now: float
+    ) -> tuple[list[FeedbackEntry], str | None]:
+        """Events on the searches of an hour's shard in order of their ids, and where to go on.
+
+        ``after`` is such a place, or a search's id, whose own events are the first then.
+        """
+
+    def delete(self, hour: int, limit: int) -> int:
+        """Delete at most so many events on searches of an hour; how many there were."""
+
+
+class RollupTable(Protocol):
+    """Aggregates of the search log, and which hours have been written to."""
+
+    def range(self, catalogue: str, period: Period, first: int, last: int) -> list[Rollup]:
+        """The aggregates of a catalogue from one period to another, in order."""
+
+    def put(self, rollup: Rollup) -> Rollup:
+        """Write an aggregate if the stored one still has its revision; give the new one.
+
+        Raises
+        ------
+        Conflict
+            Somebody else wrote it meanwhile.
+        """
+
+    def sizes(self, catalogue: str, first: int, last: int) -> dict[int, dict[str, int]]:
+        """How many products each cluster had on days from one to another."""
+
+    def put_sizes(self, catalogue: str, day: int, sizes: Mapping[str, int]) -> None:
+        """Write or replace how many products each cluster has on a day."""
+
+    def touch(self, hour: int, at: float) -> None:
+        """Say that an hour is written to at epoch second ``at``; the latest time stays."""
+
+    def touched(self) -> list[TouchedHour]:
+        """The hours that have been written to since they were settled, in order."""
+
+    def settle(self, touched: TouchedHour) -> None:
+        """Forget that an hour was written to, unless it has been again since."""
+
+    def state(self) -> RollupState | None:
+        """How far the roll-up is; None before the first."""
+
+    def put_state(self, state: RollupState) -> RollupState:
+        """Write the state if the stored one still has its revision; give the new one.
+
+        Raises
+        ------
+        Conflict
+            Somebody else wrote it meanwhile.
+        """
 
 
 class ApiKeyTable(Protocol):
@@ -298,3 +370,5 @@ class Stores:
     artifacts: ArtifactTable
     jobs: JobTable
     cluster_names: ClusterNames
+    feedback: FeedbackTable
+    rollups: RollupTable

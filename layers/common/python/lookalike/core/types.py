@@ -294,7 +294,12 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class SearchRecord:
-    """One search as the log keeps it. Scores are cosines, times are milliseconds."""
+    """One search as the log keeps it. Scores are cosines, times are milliseconds.
+
+    ``match`` is the probability that the best result is a good match and ``verdict`` what was said
+    of the search, None and "" where nothing is calibrated; ``cluster`` is the group of products
+    that the query is nearest to, "" where there is none.
+    """
 
     query_id: str
     at: float
@@ -306,3 +311,6 @@ class SearchRecord:
     results: tuple[tuple[str, str, float], ...]  # (product_id, view, score)
     took_ms: Mapping[str, float]
     filter: str = ""
+    match: float | None = None
+    verdict: str = ""
+    cluster: str = ""

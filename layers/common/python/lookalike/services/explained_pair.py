@@ -124,7 +124,7 @@ class PairFinder:
     ) -> Gone | NotFound:
         """Why there is no such product: deleted since the search, or never known."""
         if not was_there and len(id_[1].encode()) <= MAX_NAME_BYTES:
-            searched = self._stores.log.get(material.query_id)
+            searched = self._stores.log.get(material.query_id, material.created_at)
             results = searched.results if searched is not None else ()
             was_there = any(id_[1] == result[0] for result in results)
         if was_there:
@@ -177,7 +177,7 @@ class PairFinder:
         """Views that may be the nearest; of very many first the one that was found then."""
         views = sorted(product.views.values(), key=lambda view: view.key)
         if len(views) > MAX_VIEWS:
-            searched = self._stores.log.get(material.query_id)
+            searched = self._stores.log.get(material.query_id, material.created_at)
             results = searched.results if searched is not None else ()
             named = {name for product_id, name, _ in results if product_id == product.product_id}
             views.sort(key=lambda view: view.name not in named)
