@@ -19,6 +19,8 @@ def products(request: HttpRequest) -> object:
     """A page of products, or of objects that could not be indexed."""
     page = read_page(request)
     catalogue = wiring.services().catalogue
+    if page.cluster is not None:
+        return catalogue.cluster(page.catalogue, page.cluster, page.limit, page.cursor)
     read = catalogue.failures if page.status == "failed" else catalogue.products
     return read(page.catalogue, page.limit, page.cursor)
 

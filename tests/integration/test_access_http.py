@@ -51,7 +51,9 @@ def world(
             images=MemoryObjectStore(lambda: NOW),
             index=MemoryObjectStore(lambda: NOW),
         )
-        chosen = Settings(require_api_key=True, refresh_s=0, cache_dir=str(tmp_path))
+        chosen = Settings(
+            require_api_key=True, refresh_s=0, derived_refresh_s=0, cache_dir=str(tmp_path)
+        )
         services = build_services(
             chosen, stores, lambda: next(made.ids), lambda: made.now, toy_encoder_of
         )
@@ -121,6 +123,37 @@ ROUTES: dict[tuple[str, str], tuple[Callable[[Shop], Asked], int | None]] = {
         ),
         403,
     ),
+    ("POST", "/feedback"): (
+        lambda shop: Asked(
+            "POST",
+            "/feedback",
+            body={
+                "query_id": shop.query_id,
+                "product_id": shop.products[0],
+                "event": "click",
+                "rank": 1,
+            },
+        ),
+        404,
+    ),
+    ("GET", "/clusters"): (
+        lambda shop: Asked("GET", "/clusters", query={"catalogue": shop.catalogue}),
+        403,
+    ),
+    ("GET", "/findings"): (
+        lambda shop: Asked("GET", "/findings", query={"catalogue": shop.catalogue}),
+        403,
+    ),
+    ("PATCH", "/clusters/{cluster_id}"): (
+        lambda shop: Asked(
+            "PATCH",
+            "/clusters/{cluster_id}",
+            {"cluster_id": "c1"},
+            {"catalogue": shop.catalogue},
+            {"name": "Mine"},
+        ),
+        403,
+    ),
     ("GET", "/stats"): (lambda shop: Asked("GET", "/stats"), None),
     ("GET", "/health"): (lambda shop: Asked("GET", "/health"), None),
     ("GET", "/openapi.json"): (lambda shop: Asked("GET", "/openapi.json"), None),
@@ -133,7 +166,7 @@ OPERATIONS = {
     for method, operation in methods.items()
 }
 OPEN = {("GET", path) for path in ("/health", "/openapi.json", "/docs", "/")}
-WRITING = {("DELETE", "/products/{product_id}")}
+WRITING = {("DELETE", "/products/{product_id}"), ("PATCH", "/clusters/{cluster_id}")}
 
 
 def test_every_route_has_a_rule_and_says_it() -> None:
@@ -193,6 +226,7 @@ def test_every_route_with_every_kind_of_key(
 ) -> None:
     place = world()
     shop = open_shop(place, MINE, MY_IDS, photo, 1)
+    place.services.recluster.run(float("inf"), MINE, now=True)
     for kind, key in kinds(place).items():
         answer = place.ask(ROUTES[route][0](shop), key)
         wanted = expected(route, kind)

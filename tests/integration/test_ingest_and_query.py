@@ -57,7 +57,7 @@ def test_an_uploaded_photo_is_found_by_itself_first(system, photo, eventually):
         assert response.results[0].product_id == f"p{seed}"
         assert response.results[0].score == pytest.approx(1, abs=1e-3)
         assert len(response.results) == 3
-        logged = eventually(partial(system.stores.log.get, response.query_id))
+        logged = eventually(partial(system.stores.log.get, response.query_id, 0.0))
         assert [item[0] for item in logged.results] == [r.product_id for r in response.results]
 
 

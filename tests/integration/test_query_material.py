@@ -239,7 +239,7 @@ def test_inputs_of_weight_zero_are_not_looked_at(stocked, photo, eventually):
     alone = stocked.search(QueryInput(image=photo(3)))
     assert ranked(response) == [row for row in ranked(alone) if row[0] != "p0"]
     assert len(response.results) == len(alone.results) - 1
-    logged = eventually(partial(stocked.stores.log.get, response.query_id))
+    logged = eventually(partial(stocked.stores.log.get, response.query_id, 0.0))
     assert logged.kind == "image"
 
 
@@ -324,8 +324,9 @@ def test_the_answer_waits_for_the_write(stocked, photo):
         order.append("written")
 
     index.put = slow_put
-    rank = stocked.system.query._rank
-    stocked.system.query._rank = lambda *args: (order.append("ranking"), rank(*args))[1]
+    ranking = stocked.system.query._ranking
+    rank = ranking.rank
+    ranking.rank = lambda *args: (order.append("ranking"), rank(*args))[1]
     response = stocked.search(QueryInput(image=photo(3)))
     assert order == ["ranking", "written"]
     assert stocked.material(response).query_id == response.query_id
@@ -395,7 +396,7 @@ def test_a_search_that_fails_leaves_nothing(stocked, photo, error):
         assert begun.acquire(timeout=10)
         raise error
 
-    index.put, stocked.system.query._rank = slow_put, fail
+    index.put, stocked.system.query._ranking.rank = slow_put, fail
     with pytest.raises(type(error)):
         stocked.search(QueryInput(image=photo(3)))
     assert len(written) == (2 if isinstance(error, Vanished) else 1)
@@ -405,7 +406,7 @@ def test_a_search_that_fails_leaves_nothing(stocked, photo, error):
 def test_a_search_that_starts_again_leaves_the_material_of_its_answer(stocked, photo):
     """The first attempt's material, of another photo, is still on its way when that fails."""
     system = stocked.system.query
-    rank, put = system._rank, stocked.stores.index.put
+    rank, put = system._ranking.rank, stocked.stores.index.put
     begun, written, attempts = threading.Event(), [], []
 
     def vanish_once(request, embedded, *rest):
@@ -422,7 +423,7 @@ def test_a_search_that_starts_again_leaves_the_material_of_its_answer(stocked, p
         put(key, *rest, **options)
         written.append(key)
 
-    system._rank, stocked.stores.index.put = vanish_once, slow_once
+    system._ranking.rank, stocked.stores.index.put = vanish_once, slow_once
     embed = system._embedder.embed
 
     def embed_other(request, *rest):
@@ -486,7 +487,7 @@ def test_a_region_is_searched_without_the_network(stocked, photo, eventually):
         kept[row, column] = part.weights[row, column]
     (expected,) = pool(part.maps[None], kept[None] / kept.sum())
     assert np.allclose(queries[0], expected, atol=1e-6)
-    logged = eventually(partial(stocked.stores.log.get, response.query_id))
+    logged = eventually(partial(stocked.stores.log.get, response.query_id, 0.0))
     assert logged.kind == "region"
     assert "encode" not in response.took_ms and "earlier" in response.took_ms
     again = stocked.material(response)
@@ -521,7 +522,7 @@ def test_a_search_is_repeated_as_it_was(stocked, photo, eventually):
     assert dict(ranked(again)) == pytest.approx(dict(ranked(first)), abs=5e-6)
     assert not {"boot", "p1"} & {item.product_id for item in again.results}
     assert [part.input for part in stocked.material(again).parts] == [0, 0, 0, -1]
-    logged = eventually(partial(stocked.stores.log.get, again.query_id))
+    logged = eventually(partial(stocked.stores.log.get, again.query_id, 0.0))
     assert logged.kind == "repeat"
 
 

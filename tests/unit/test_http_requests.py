@@ -387,7 +387,8 @@ def test_pages() -> None:
     page = read_page(HttpRequest(query={"status": ["failed"], "limit": ["7"], "cursor": ["Yg=="]}))
     assert (page.status, page.limit, page.cursor) == ("failed", 7, "Yg==")
     assert page.catalogue == "default"
-    for query in ({"status": ["dead"]}, {"limit": ["0"]}, {"limit": ["101"]}, {"cluster": ["3"]}):
+    assert read_page(HttpRequest(query={"cluster": ["c3"]})).cluster == "c3"
+    for query in ({"status": ["dead"]}, {"limit": ["0"]}, {"limit": ["101"]}, {"group": ["3"]}):
         with pytest.raises(InvalidRequest):
             read_page(HttpRequest(query=query))
 

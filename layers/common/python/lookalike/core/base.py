@@ -238,22 +238,23 @@ class Base:
         numbers, firsts = np.unique(list_of, return_index=True)
         blocks = {number: self._parts.block(number) for number in numbers.tolist()}
         places = rows - self._head.first_rows[list_of]
-        scores = np.concatenate(
-            [
-                # In doubles, then rounded: equal rows score equally wherever they stand.
-                self._decoded(block, some) @ query
-                for block, some in zip(blocks.values(), np.split(places, firsts[1:]), strict=True)
-            ]
-        ).astype(np.float32)
+        decoded = [
+            self._decoded(block, some)
+            for block, some in zip(blocks.values(), np.split(places, firsts[1:]), strict=True)
+        ]
+        # In doubles, then rounded: equal rows score equally wherever they stand.
+        scores = np.concatenate([rows @ query for rows in decoded]).astype(np.float32)
         cut = np.partition(scores, len(rows) - limit)[len(rows) - limit]
         # A list's rows are in order of key: of those that tie, none behind its ``limit`` first
         # counts, and their keys need not be read.
         tied = np.flatnonzero(scores == cut)
         _, firsts, runs = np.unique(list_of[tied], return_index=True, return_counts=True)
         tied = tied[np.arange(len(tied)) - np.repeat(firsts, runs) < limit]
+        kept = np.concatenate([np.flatnonzero(scores > cut), tied])
+        embeddings = np.concatenate(decoded)[kept].astype(np.float32)
         candidates = [
-            Candidate(*blocks[int(list_of[at])].name(int(places[at])), float(scores[at]))
-            for at in (*np.flatnonzero(scores > cut).tolist(), *tied.tolist())
+            Candidate(*blocks[int(list_of[at])].name(int(places[at])), float(scores[at]), embedding)
+            for at, embedding in zip(kept.tolist(), embeddings, strict=True)
         ]
         candidates.sort(key=lambda item: (-item.score, item.key, item.version))
         return candidates[:limit]

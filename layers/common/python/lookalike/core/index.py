@@ -13,8 +13,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import faiss
 import numpy as np
@@ -47,12 +47,18 @@ _FIRST_CAPACITY = 64
 Mask = npt.NDArray[np.bool_]
 
 
-class Candidate(NamedTuple):
-    """One row that a query reached. ``score`` is the cosine of query and row."""
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One row that a query reached.
+
+    ``score`` is the cosine of query and row; ``embedding`` is the row's, (dim,) float32,
+    L2-normalised, as the index has it.
+    """
 
     key: str
     version: str
     score: float
+    embedding: Float32 = field(compare=False, repr=False)
 
 
 def best_first(candidate: Candidate) -> tuple[float, str, str]:
@@ -233,7 +239,7 @@ class FreshRows:
             rows = self._near(count, query, limit, nprobe, filed)
         found, scores = nearest_rows(query, embeddings[:count], rows, limit)
         candidates = [
-            Candidate(self._keys[row], self._versions[row], score)
+            Candidate(self._keys[row], self._versions[row], score, embeddings[row])
             for row, score in zip(found, scores, strict=True)
             if score >= floor
         ]

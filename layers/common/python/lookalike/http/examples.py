@@ -72,17 +72,19 @@ SEARCH_RESPONSE: dict[str, Any] = {
     "generation": "efficientnet-lite2-border-v1",
     "took_ms": {"index": 1.2, "decode": 3.1, "encode": 17.4, "search": 0.3, "total": 24.9},
     "explanations_expire_at": 1736157600.0,
+    "verdict": "match",
     "results": [
         {
             "rank": 1,
             "product_id": "boot-7",
             "view": "front",
             "score": 0.912345,
+            "match": 0.8812,
             "image_url": "https://images.example/default/boot-7/front.jpg?X-Amz-Expires=3600",
             "thumbnail_url": "https://index.example/thumbnails/0b1c.webp?X-Amz-Expires=3600",
             "title": "Leather boot",
             "category": "shoes",
-            "cluster": None,
+            "cluster": "c3",
             "attributes": {"title": "Leather boot", "category": "shoes", "price": 49.9},
             "explanation_url": "https://api.example/explanations/01JD9Y3V5Q4ZP0GQ3B0V9F4K7M/boot-7",
         }

@@ -63,6 +63,11 @@ PATH_PARAMETERS: dict[str, Json] = {
         "schema": {"type": "string"},
         "example": "boot-7",
     },
+    "cluster_id": {
+        "description": "The `cluster_id` of a cluster.",
+        "schema": {"type": "string"},
+        "example": "c3",
+    },
     "picture": {
         "description": "What is drawn, and the kind of file.",
         "schema": {"type": "string", "enum": list(PICTURES)},
@@ -97,8 +102,9 @@ def document() -> Json:
     """The OpenAPI document; treat it as read-only."""
     answers = {kind for operation in OPERATIONS for kind in operation.answers}
     parameters = {operation.parameters for operation in OPERATIONS}
+    bodies = {operation.body for operation in OPERATIONS if operation.body is not None}
     _, schemas = msgspec.json.schema_components(
-        sorted({Problem, SearchBody} | answers, key=lambda kind: kind.__name__),
+        sorted({Problem, SearchBody} | bodies | answers, key=lambda kind: kind.__name__),
         ref_template=REFERENCE,
     )
     _, of_parameters = msgspec.json.schema_components(parameters, ref_template=REFERENCE)
@@ -120,7 +126,7 @@ def document() -> Json:
         "tags": [
             {"name": "Search", "description": "Find the products that look like a photo."},
             {"name": "Explanations", "description": "Why a product matches a search."},
-            {"name": "Products", "description": "What the catalogues hold."},
+            {"name": "Products", "description": "What the catalogues hold, and in which groups."},
             {"name": "Service", "description": "Health, counts and this description."},
         ],
         "paths": paths,
@@ -153,6 +159,9 @@ def _operation(operation: Operation, properties: Json, schemas: Json) -> Json:
     }
     if operation.takes_search:
         described["requestBody"] = _search_body(schemas)
+    if operation.body is not None:
+        schema = {"$ref": REFERENCE.format(name=operation.body.__name__)}
+        described["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": schema}}}
     return described
 
 

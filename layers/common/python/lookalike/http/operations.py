@@ -9,7 +9,11 @@ from msgspec import Struct
 from lookalike.core.access import Right
 from lookalike.core.material import MAX_PARTS
 from lookalike.http.explanation_parameters import PictureParameters
+from lookalike.http.feedback_parameters import FeedbackBody
 from lookalike.http.parameters import (
+    ClusterName,
+    ClustersParameters,
+    FindingsParameters,
     NoParameters,
     PageParameters,
     ProductParameters,
@@ -17,7 +21,9 @@ from lookalike.http.parameters import (
     SimilarParameters,
 )
 from lookalike.services.catalogue import FailurePage, Health, ProductInfo, ProductPage, Stats
+from lookalike.services.clusters import ClusterInfo, ClusterList
 from lookalike.services.explanation_answer import ExplanationAnswer
+from lookalike.services.findings import FindingsPage, FindingsSummary
 from lookalike.services.query import SearchResponse
 from lookalike.services.query_material import MAX_PHOTO_BYTES
 from lookalike.services.uploads import UploadForm
@@ -29,10 +35,11 @@ SEARCH, EXPLANATIONS, PRODUCTS, SERVICE = "Search", "Explanations", "Products", 
 class Operation:
     """One method of one path. Callers need the right ``right``; None is open to all.
 
-    ``answers`` are the types of its JSON answer (one of them), empty when it answers no JSON;
-    ``media_types`` are those of any other answer. With ``cached`` it says in ``X-Cache`` whether it
-    had to compute. ``elsewhere`` is a status that sends the client to another URL, 0 for none.
-    ``problems`` are statuses of problem documents, beside those of keys.
+    ``takes_search`` is for the body of a search, in its three kinds; ``body`` is the shape of one
+    that is JSON alone. ``answers`` are the types of its JSON answer (one of them), empty when it
+    answers no JSON; ``media_types`` are those of any other answer. With ``cached`` it says in
+    ``X-Cache`` whether it had to compute. ``elsewhere`` is a status that sends the client to
+    another URL, 0 for none. ``problems`` are statuses of problem documents, beside those of keys.
     """
 
     method: str
@@ -44,6 +51,7 @@ class Operation:
     description: str = ""
     parameters: type[Struct] = NoParameters
     takes_search: bool = False
+    body: type[Struct] | None = None
     status: int = 200
     answers: tuple[type, ...] = ()
     media_types: tuple[str, ...] = ()
@@ -61,7 +69,10 @@ OPERATIONS = (
         tag=SEARCH,
         summary="Search with images, stored products, uploads or a part of an earlier search",
         description="One image, or several inputs with weights. A product is named once, by its "
-        "best view; products that are searched with are left out. `query_id` with `cells` or "
+        "best view; products that are searched with are left out. `match` of a result is how "
+        "likely it is a good match, and `verdict` what that makes of the search: `match`, "
+        "`low_confidence` or `no_good_match`; both are null until the catalogue has been looked "
+        "at. `cluster` is the group of products that the result is in. `query_id` with `cells` or "
         "`crop` searches with a part of what was searched before. Fields of the body win over "
         "query parameters. Image URLs open for an hour. Explanation URLs answer until "
         "`explanations_expire_at`, when the first of the searches that this one was made of "
@@ -96,6 +107,20 @@ OPERATIONS = (
         status=201,
         answers=(UploadForm,),
         problems=(422, 500, 503),
+    ),
+    Operation(
+        method="POST",
+        path="/feedback",
+        right="read",
+        id="giveFeedback",
+        tag=SEARCH,
+        summary="Say what a shopper did with a result",
+        description="A product that was opened, bought, or that is not what was looked for, with "
+        "the rank that the answer gave it. Sending it again changes nothing. It counts in what is "
+        "said of searches, and in what `match` means once 50 searches have been judged.",
+        body=FeedbackBody,
+        status=204,
+        problems=(400, 404, 410, 415, 422, 500, 503),
     ),
     Operation(
         method="GET",
@@ -135,8 +160,9 @@ OPERATIONS = (
         id="listProducts",
         tag=PRODUCTS,
         summary="A page of products, or of objects that could not be indexed",
-        description="`status=live` lists products in order of id, `status=failed` objects in order "
-        "of key, each with the reason. Pass `cursor` on until it is null.",
+        description="`status=live` lists products in order of id, all or those of a `cluster`; "
+        "`status=failed` objects in order of key, each with the reason. Pass `cursor` on until it "
+        "is null.",
         parameters=PageParameters,
         answers=(ProductPage, FailurePage),
         problems=(404, 422, 500, 503),
@@ -162,6 +188,46 @@ OPERATIONS = (
         description="Deletes its objects from the bucket and takes it out of the results.",
         parameters=ProductParameters,
         status=204,
+        problems=(404, 422, 500, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/clusters",
+        right="read",
+        id="listClusters",
+        tag=PRODUCTS,
+        summary="The groups that a catalogue's products fall into",
+        description="The largest first. A cluster keeps its id when products are grouped anew. "
+        "There are none until a catalogue has some twenty products and a minute's rest.",
+        parameters=ClustersParameters,
+        answers=(ClusterList,),
+        problems=(404, 422, 500, 503),
+    ),
+    Operation(
+        method="PATCH",
+        path="/clusters/{cluster_id}",
+        right="write",
+        id="renameCluster",
+        tag=PRODUCTS,
+        summary="Give a cluster a name, or take it back",
+        parameters=ClustersParameters,
+        body=ClusterName,
+        answers=(ClusterInfo,),
+        problems=(400, 404, 415, 422, 500, 503),
+    ),
+    Operation(
+        method="GET",
+        path="/findings",
+        right="read",
+        id="listFindings",
+        tag=PRODUCTS,
+        summary="What is likely wrong with a catalogue",
+        description="Photos that are there twice, products in a category that they do not look "
+        "like, bad photos, products that no search has shown, thin categories; each with the "
+        "reason. Without `kind`, how many there are of each. With it, a page of findings, the "
+        "worst first; what has been mended since is left out.",
+        parameters=FindingsParameters,
+        answers=(FindingsSummary, FindingsPage),
         problems=(404, 422, 500, 503),
     ),
     Operation(

@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from lookalike.core.health import KINDS
 from lookalike.core.keys import DEFAULT_CATALOGUE, MAX_NAME_BYTES
 from lookalike.core.material import MAX_PARTS
 from lookalike.services.catalogue import MAX_PAGE
+from lookalike.services.clusters import MAX_NAME
 from lookalike.services.search_request import MAX_CELLS, MAX_INPUTS, MAX_K
 
 DEFAULT_K = 10
@@ -62,6 +64,18 @@ FilterText = Annotated[
         "JSON form.",
         examples=["category=shoes,price<=50"],
     ),
+]
+ClusterId = Annotated[
+    str,
+    Meta(
+        max_length=64,
+        description="Only products in this cluster, by its `cluster_id`.",
+        examples=["c3"],
+    ),
+]
+Limit = Annotated[int, Meta(ge=1, le=MAX_PAGE, description=f"Rows a page, from 1 to {MAX_PAGE}.")]
+Cursor = Annotated[
+    str, Meta(max_length=4096, description="`cursor` of the page before; none for the first.")
 ]
 Exact = Annotated[
     bool,
@@ -222,16 +236,49 @@ class PageParameters(Struct, kw_only=True, forbid_unknown_fields=True):
         Literal["live", "failed"],
         Meta(description="`live`: products that are searchable; `failed`: objects that are not."),
     ] = "live"
-    limit: Annotated[
-        int, Meta(ge=1, le=MAX_PAGE, description=f"Rows a page, from 1 to {MAX_PAGE}.")
-    ] = DEFAULT_PAGE
-    cursor: (
+    cluster: ClusterId | None = None
+    limit: Limit = DEFAULT_PAGE
+    cursor: Cursor | None = None
+
+
+class ClustersParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Query parameters of `GET /clusters` and of `PATCH /clusters/{cluster_id}`."""
+
+    catalogue: Catalogue = DEFAULT_CATALOGUE
+
+
+class FindingsParameters(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Query parameters of `GET /findings`."""
+
+    catalogue: Catalogue = DEFAULT_CATALOGUE
+    kind: (
         Annotated[
             str,
-            Meta(max_length=4096, description="`cursor` of the page before; none for the first."),
+            Meta(
+                max_length=40,
+                description="What kind of findings to list; without it, how many there are of "
+                "each.",
+                extra_json_schema={"enum": list(KINDS)},
+                examples=[KINDS[0]],
+            ),
         ]
         | None
     ) = None
+    limit: Limit = DEFAULT_PAGE
+    cursor: Cursor | None = None
+
+
+class ClusterName(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a cluster is to be called."""
+
+    name: Annotated[
+        str | None,
+        Meta(
+            description=f"A name of 1 to {MAX_NAME} characters, which stays with the cluster when "
+            "products are grouped anew; null for the one found for it.",
+            examples=["Summer dresses"],
+        ),
+    ]
 
 
 class NoParameters(Struct, forbid_unknown_fields=True):

@@ -6,16 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import TypeVar
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
-from lookalike.core.errors import InvalidRequest, NotFound
+from lookalike.core.errors import InvalidRequest, NotFound, UnsupportedMedia
 from lookalike.core.filters import Filter, parse_filter, parse_filter_text
 from lookalike.core.keys import DEFAULT_CATALOGUE, MAX_NAME_BYTES
 from lookalike.core.material import Box
-from lookalike.http.body import SearchFields, read_search_body
-from lookalike.http.message import HttpRequest, utf8
+from lookalike.http.body import SearchFields, read_json, read_search_body
+from lookalike.http.message import JSON_TYPE, HttpRequest, utf8
 from lookalike.http.parameters import (
     DEFAULT_K,
+    ClusterName,
+    ClustersParameters,
+    FindingsParameters,
     PageParameters,
     ProductParameters,
     SearchBody,
@@ -26,6 +29,7 @@ from lookalike.http.validation import checked, query_parameters
 from lookalike.services.search_request import MAX_INPUTS, QueryInput, SearchRequest
 
 Value = TypeVar("Value")
+Shape = TypeVar("Shape", bound=Struct)
 
 
 def read_search(request: HttpRequest) -> SearchRequest:
@@ -81,7 +85,48 @@ def read_page(request: HttpRequest) -> PageParameters:
     """Read ``GET /products``."""
     parameters = query_parameters(request.query, PageParameters)
     request.caller.allowed(parameters.catalogue)
+    if parameters.cluster is not None and parameters.status == "failed":
+        raise InvalidRequest(
+            "What could not be indexed is in no cluster; ask for status=live.", parameter="cluster"
+        )
     return parameters
+
+
+def read_clusters(request: HttpRequest) -> str:
+    """Read ``GET /clusters``: the catalogue."""
+    parameters = query_parameters(request.query, ClustersParameters)
+    return request.caller.allowed(parameters.catalogue)
+
+
+def read_findings(request: HttpRequest) -> FindingsParameters:
+    """Read ``GET /findings``."""
+    parameters = query_parameters(request.query, FindingsParameters)
+    request.caller.allowed(parameters.catalogue)
+    return parameters
+
+
+def read_rename(request: HttpRequest) -> tuple[str, str, str | None]:
+    """Read ``PATCH /clusters/{cluster_id}``: (catalogue, cluster id, name)."""
+    parameters = query_parameters(request.query, ClustersParameters)
+    catalogue = request.caller.allowed(parameters.catalogue)
+    name = read_body(request, ClusterName).name
+    if name is not None:
+        utf8(name, "name")
+    return catalogue, request.path_parameter("cluster_id"), name
+
+
+def read_body(request: HttpRequest, shape: type[Shape]) -> Shape:
+    """Read a JSON body.
+
+    Raises
+    ------
+    Reject
+        It is no JSON, or not of this shape.
+    """
+    media_type = request.content_type.partition(";")[0].strip().lower() or JSON_TYPE
+    if media_type != JSON_TYPE:
+        raise UnsupportedMedia(f"“{media_type}” is not read here; send {JSON_TYPE}.")
+    return checked(read_json(request.body), shape)
 
 
 def _product(request: HttpRequest, catalogue: str) -> tuple[str, str]:

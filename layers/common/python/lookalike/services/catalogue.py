@@ -25,6 +25,7 @@ from lookalike.core.types import (
     Run,
     SegmentEntry,
 )
+from lookalike.services.clusters import Clusters
 
 MAX_PAGE = 100
 
@@ -138,6 +139,8 @@ class Catalogue:
     ----------
     stores
         Where to read.
+    clusters
+        Which products are in which cluster.
     reconcile
         `Ingest.reconcile`, which makes a deletion take effect at once.
     url_expires_s
@@ -147,10 +150,12 @@ class Catalogue:
     def __init__(
         self,
         stores: Stores,
+        clusters: Clusters,
         reconcile: Callable[[Sequence[str]], dict[str, Retry]],
         url_expires_s: int,
     ) -> None:
         self._stores = stores
+        self._clusters = clusters
         self._reconcile = reconcile
         self._url_expires_s = url_expires_s
 
@@ -183,6 +188,23 @@ class Catalogue:
         self._check(catalogue, limit)
         page, after = self._stores.products.page(catalogue, limit, _after(cursor))
         live = [self._info(product) for product in page if product.views]
+        return ProductPage(live, _cursor(after))
+
+    def cluster(
+        self, catalogue: str, cluster_id: str, limit: int, cursor: str | None = None
+    ) -> ProductPage:
+        """A page of the live products in a cluster, in order of id.
+
+        Raises
+        ------
+        NotFound
+            There is no such catalogue, or it has no such cluster.
+        """
+        _check_limit(limit)
+        ids, after = self._clusters.members(catalogue, cluster_id, limit, _after(cursor))
+        found = self._stores.products.get_many((catalogue, product_id) for product_id in ids)
+        records = [found.get((catalogue, product_id)) for product_id in ids]
+        live = [self._info(product) for product in records if product and product.views]
         return ProductPage(live, _cursor(after))
 
     def failures(self, catalogue: str, limit: int, cursor: str | None = None) -> FailurePage:
