@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-REQUIREMENTS = ROOT / "layers/runtime/requirements.txt"
+REQUIREMENTS = tuple(ROOT / f"layers/{name}/requirements.txt" for name in ("runtime", "analytics"))
 # What is deployed, pinned with all it needs; and what runs here.
-DEPLOYED = ("--no-deps", "--disable-pip", "-r", str(REQUIREMENTS))
+DEPLOYED = (
+    *("--no-deps", "--disable-pip"),
+    *(word for path in REQUIREMENTS for word in ("-r", str(path))),
+)
 INSTALLED = ("--skip-editable",)
 OURS = "lookalike"
 NOT_KNOWN = 3
@@ -36,7 +39,7 @@ def look_up(*arguments: str) -> list[dict[str, Any]]:
 def database_answers() -> bool:
     """Whether one package is known to the database, before it is asked for all."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        pins = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+        pins = REQUIREMENTS[0].read_text(encoding="utf-8").splitlines()
         print(next(line for line in pins if "==" in line), file=file, flush=True)
         return "skip_reason" not in look_up("--no-deps", "--disable-pip", "-r", file.name)[0]
 

@@ -6,12 +6,19 @@ from chalice.app import Chalice
 
 from chalicelib import (
     catalogue,
+    clusters,
     compact,
     description,
     embed,
     explanations,
+    feedback,
+    findings,
+    health,
+    project,
     query,
+    recluster,
     reindex,
+    rollup,
     sweep,
     uploads,
 )
@@ -24,6 +31,7 @@ app = Chalice(app_name="lookalike", configure_logs=False)
 app.api.binary_types = []
 app.register_middleware(log_requests, "http")
 app.register_middleware(problems_of_the_framework, "http")
-http = (query, explanations, catalogue, uploads, description)
-for part in (*http, embed, sweep, compact, reindex):
+http = (query, explanations, catalogue, clusters, findings, feedback, uploads, description)
+scheduled = (sweep, compact, reindex, recluster, project, health, rollup)
+for part in (*http, embed, *scheduled):
     app.register_blueprint(part.blueprint)

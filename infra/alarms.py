@@ -79,6 +79,33 @@ def _own(metric: str, of: str, statistic: str, threshold: float, what: str, **wh
     return Alarm(what, "Lookalike", metric, of, statistic, threshold, **when)
 
 
+def _of_scheduled_work(of: str, late_h: int, nothing: str) -> dict[str, Alarm]:
+    """Alarms of a function that does slices of work every minute.
+
+    A run takes several slices on a large catalogue. One that cannot go on is postponed, and no run
+    comes to its end; one that dies five times is given up and begun anew.
+    """
+    return {
+        f"{of}ErrorsAlarm": _errors(
+            of, 2, 15 * MINUTE_S, f"The {of.lower()} function fails again and again."
+        ),
+        f"{of}DurationAlarm": _duration(
+            of, 885_000, f"A slice of the {of.lower()} function does not stop in time."
+        ),
+        f"{of}LateAlarm": _own(
+            *("RunFinished", of, "Sum", 1),
+            f"{nothing} for {late_h} hours.",
+            period_s=late_h * HOUR_S,
+            over=False,
+        ),
+        f"{of}GivenUpAlarm": _own(
+            *("RunsGivenUp", of, "Sum", 0),
+            f"A run of the {of.lower()} function died five times and was given up.",
+            period_s=15 * MINUTE_S,
+        ),
+    }
+
+
 # Thresholds: a function that answers a request or a message is near its timeout at four fifths of
 # it; one that runs on a schedule works until 10 or 30 s before it, so there only what comes after
 # that is late. A run that fails is followed by another within the minute (sweep: a quarter of an
@@ -189,6 +216,11 @@ ALARMS = {
         "Every reindex run for an hour had to leave a catalogue to the next.",
         period_s=HOUR_S,
     ),
+    **_of_scheduled_work("Recluster", 6, "No clusters and calibrations have been finished"),
+    **_of_scheduled_work("Project", 6, "No maps have been finished"),
+    **_of_scheduled_work("Health", 6, "No examination of the catalogues has been finished"),
+    # What expires before it is counted is lost; that takes months.
+    **_of_scheduled_work("Rollup", 6, "The search log has not been added up"),
 }
 """By logical id."""
 

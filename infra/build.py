@@ -1,4 +1,4 @@
-"""Builds THE template: what Chalice packages, merged with ``resources.json``, made explicit.
+"""Builds THE template: what Chalice packages, merged with ``*.json`` here, made explicit.
 
 The same file is deployed to AWS and read by the local cloud. Run ``python -m infra.build OUT``.
 """
@@ -23,6 +23,7 @@ Json = dict[str, Any]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESOURCES = Path(__file__).resolve().parent / "resources.json"
+SCHEDULED_WORK = RESOURCES.with_name("scheduled_work.json")
 TEMPLATE_NAME = "template.json"
 PACKAGED = ("app.py", "requirements.txt", "chalicelib", ".chalice/config.json")
 FUNCTION_TYPE = "AWS::Serverless::Function"
@@ -54,14 +55,20 @@ def build_template(out_dir: Path) -> Path:
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lookalike-build-") as scratch:
         packaged = _chalice_package(Path(scratch))
-        template = merge(
-            json.loads((packaged / "sam.json").read_text(encoding="utf-8")),
-            json.loads(RESOURCES.read_text(encoding="utf-8")),
-        )
+        packaged_only = json.loads((packaged / "sam.json").read_text(encoding="utf-8"))
+        template = merge(packaged_only, read_resources())
         _replace(packaged / "deployment.zip", out_dir / "deployment.zip")
         finished = packaged / TEMPLATE_NAME
         finished.write_text(json.dumps(finish(template), indent=2) + "\n", encoding="utf-8")
         return _replace(finished, out_dir / TEMPLATE_NAME)
+
+
+def read_resources() -> Json:
+    """What `RESOURCES` and `SCHEDULED_WORK` say, as one JSON object."""
+    base, work = (
+        json.loads(path.read_text(encoding="utf-8")) for path in (RESOURCES, SCHEDULED_WORK)
+    )
+    return merge(base, work)
 
 
 def merge(base: Json, override: Json) -> Json:
@@ -92,7 +99,7 @@ def finish(template: Json) -> Json:
 
 def _finish_function(name: str, properties: Json, shared: Json) -> Json:
     if properties["Role"] == {"Fn::GetAtt": ["DefaultRole", "Arn"]}:
-        raise BuildError(f"resources.json gives the function {name} no role of its own.")
+        raise BuildError(f"infra/ gives the function {name} no role of its own.")
     # ``shared`` names the tested interpreter; Chalice would name the one that happens to build.
     finished = merge(properties, shared)
     own = properties.get("Environment", {})

@@ -98,12 +98,12 @@ def gateway_response(status: int, kind: str, title: str, detail: str) -> Json:
 
 
 def _mend_preflight(methods: Json) -> None:
-    """A web page of any origin may search; it may not delete."""
+    """A web page of any origin may search; it may not delete or rename."""
     if (preflight := methods.get("options")) is None:
         return
     answer = preflight["x-amazon-apigateway-integration"]["responses"]["default"]
     allowed = answer["responseParameters"][ALLOW_METHODS].strip("'").split(",")
-    kept = ",".join(method for method in allowed if method != "DELETE")
+    kept = ",".join(method for method in allowed if method not in {"DELETE", "PATCH"})
     answer["responseParameters"][ALLOW_METHODS] = f"'{kept}'"
     # Or the gateway fails to make binary what the mock answers.
     answer["contentHandling"] = "CONVERT_TO_TEXT"

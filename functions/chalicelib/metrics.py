@@ -32,11 +32,14 @@ UNITS = {
     "Answers4xx": "Count",
     "Answers5xx": "Count",
     "AccessRefused": "Count",  # 401, 403 and 429
-    # compact and sweep: 1 for a run that came to the end of its work, else 0
+    # all that run on a schedule but reindex: 1 for a run that came to the end of its work, else 0
     "RunFinished": "Count",
-    # compact and reindex
+    # all that run on a schedule but sweep
     "CataloguesPostponed": "Count",
+    # compact
     "UnreadableFiles": "Count",
+    # recluster, project, health and rollup
+    "RunsGivenUp": "Count",
     # sweep: keys that it asked for
     "SweepAskedAgain": "Count",
 }

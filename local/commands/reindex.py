@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +11,12 @@ import click
 from local.commands.connection import connect, data_dir_option, json_option
 from local.commands.exits import Failed, WrongUse
 from local.commands.functions import run_function
-from local.commands.terminal import console, plain, print_json
+from local.commands.terminal import plain, print_json
+from local.commands.watching import Show, progress, run_and_watch
 
 if TYPE_CHECKING:
     from lookalike.core.types import Lineage
 
-_LOOK_S = 0.5
 _PAUSE_S = 2.0
 _TRIES = 5
 
@@ -58,7 +55,7 @@ def reindex(
     report = run_function(data_dir, "Reindex", asked)
     state = _only(report)
     if wait and action == "build":
-        with _progress(visible=not as_json) as show:
+        with progress(visible=not as_json) as show:
             state = _follow(data_dir, state, report["asked"], show)
     if as_json:
         print_json(state)
@@ -66,9 +63,7 @@ def reindex(
         click.echo(_sentence(state))
 
 
-def _follow(
-    data_dir: Path | None, state: Build, asked: str, show: Callable[[Build], None]
-) -> Build:
+def _follow(data_dir: Path | None, state: Build, asked: str, show: Show) -> Build:
     """Take the build of the generation asked for on, and show how far it is, until it is in use.
 
     Raises
@@ -79,10 +74,11 @@ def _follow(
     catalogue, tries = state["catalogue"], 0
     lineages = connect(data_dir).stores().lineages
     while _is_on_its_way(state, asked):
-        show(state)
+        show(phase_of(state), state["done"], state["total"])
         time.sleep(_PAUSE_S)
-        report = _run_and_watch(
-            data_dir, {"catalogue": catalogue}, lambda: _watch(lineages.get(catalogue), show)
+        detail = {"catalogue": catalogue}
+        report = run_and_watch(
+            data_dir, "Reindex", detail, lambda: _watch(lineages.get(catalogue), show)
         )
         state = _only(report)
         reason = report["postponed"].get(catalogue)
@@ -103,66 +99,16 @@ def _is_on_its_way(state: Build, asked: str) -> bool:
     return is_built or state["next"] == asked
 
 
-def _run_and_watch(
-    data_dir: Path | None, detail: dict[str, Any], look: Callable[[], None]
-) -> dict[str, Any]:
-    """Run the function once; looks in between are for the eye only."""
-    from lookalike.core.errors import Retry
-
-    outcome: list[Any] = []
-
-    def call() -> None:
-        try:
-            outcome.append(run_function(data_dir, "Reindex", detail, notes_wait=False))
-        except click.ClickException as error:
-            outcome.append(error)
-
-    # A daemon: Ctrl-C ends the command, and the function goes on by itself.
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_LOOK_S)
-        try:
-            look()
-        except Retry:
-            continue
-    (found,) = outcome
-    if isinstance(found, click.ClickException):
-        raise found
-    report: dict[str, Any] = found
-    return report
-
-
-def _watch(lineage: Lineage | None, show: Callable[[Build], None]) -> None:
+def _watch(lineage: Lineage | None, show: Show) -> None:
     if lineage is not None and lineage.beside is not None:
         beside = lineage.beside
-        show({"phase": beside.phase, "done": beside.done, "total": beside.total})
+        show(PHASES.get(beside.phase, beside.phase), beside.done, beside.total)
 
 
 def _only(report: dict[str, Any]) -> Build:
     (state,) = report["catalogues"]
     found: Build = state
     return found
-
-
-@contextmanager
-def _progress(visible: bool) -> Iterator[Callable[[Build], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    shown = console(stderr=True)
-    with Progress(*columns, console=shown, disable=not (visible and shown.is_terminal)) as bar:
-        task = bar.add_task("…", total=None)
-
-        def show(state: Build) -> None:
-            bar.update(
-                task,
-                description=PHASES.get(state["phase"], state["phase"]),
-                completed=state["done"],
-                total=state["total"] or None,
-            )
-
-        yield show
 
 
 PHASES = {
@@ -176,12 +122,17 @@ PHASES = {
 """What the phases of a generation beside the current one are, for people."""
 
 
+def phase_of(state: Build) -> str:
+    """What the generation beside is up to, in words."""
+    return PHASES.get(state["phase"], str(state["phase"]))
+
+
 def _sentence(state: Build) -> str:
     name = plain(state["catalogue"])
     in_use = f"{name} uses {plain(state['generation'])}"
     if not state["phase"]:
         return f"{in_use}."
-    beside = f"{plain(state['beside'])} is {PHASES.get(state['phase'], state['phase'])}"
+    beside = f"{plain(state['beside'])} is {phase_of(state)}"
     skipped = state["skipped"]
     left = f" {skipped:,} photos changed meanwhile and come by themselves." if skipped else ""
     return f"{in_use}; {beside}{follows(state)}.{left}"

@@ -11,13 +11,14 @@ import click
 from local.commands.connection import Connection, connect, data_dir_option, json_option
 from local.commands.exits import UNREACHABLE
 from local.commands.terminal import local_time, plain, print_json, print_table, size
+from local.commands.work_summary import jobs_of, show_work
 
 
 @click.command()
 @data_dir_option
 @json_option
 def status(data_dir: Path | None, as_json: bool) -> None:
-    """Show addresses, catalogues, queue and functions."""
+    """Show addresses, catalogues, scheduled work, queue and functions."""
     found = read_status(connect(data_dir))
     if as_json:
         print_json(found)
@@ -32,11 +33,12 @@ def read_status(connection: Connection) -> dict[str, Any]:
     found: dict[str, Any] = {
         "addresses": _addresses(connection),
         "catalogues": None,
+        "work": None,
         "queue": None,
         "functions": None,
         "unreachable": {},
     }
-    questions = {"catalogues": _catalogues, "queue": _queue}
+    questions = {"catalogues": _catalogues, "work": _work, "queue": _queue}
     if connection.state is not None:
         questions["functions"] = _functions
     for name, ask in questions.items():
@@ -69,6 +71,16 @@ def _catalogues(connection: Connection) -> list[dict[str, Any]]:
     with connection.open_api() as api:
         catalogues: list[dict[str, Any]] = api.get("/stats")["catalogues"]
         return catalogues
+
+
+def _work(connection: Connection) -> list[dict[str, Any]]:
+    """Scheduled work by catalogue: how far it is, and what it has made."""
+    stores = connection.stores()
+    return [
+        job
+        for name in sorted(lineage.catalogue for lineage in stores.lineages.all())
+        for job in jobs_of(stores, name)
+    ]
 
 
 def _queue(connection: Connection) -> dict[str, int] | None:
@@ -111,10 +123,9 @@ def _functions(connection: Connection) -> dict[str, Any]:
 
 def build_line(catalogue: str, build: dict[str, Any]) -> str:
     """What the generation beside a catalogue's current one is up to, in one line."""
-    from local.commands.reindex import PHASES, follows
+    from local.commands.reindex import follows, phase_of
 
-    phase = PHASES.get(build["phase"], build["phase"])
-    line = f"{plain(catalogue)}: {plain(build['generation'])} is {phase}"
+    line = f"{plain(catalogue)}: {plain(build['generation'])} is {phase_of(build)}"
     if build["phase"] in {"filling", "compacting"} and build["total"]:
         line += f", {build['done']:,} of {build['total']:,} photos"
         if build["skipped"]:
@@ -162,6 +173,8 @@ def _show(found: dict[str, Any]) -> None:
                 click.echo(build_line(item["catalogue"], item["build"]))
     elif found["catalogues"] is not None:
         click.echo("\nNothing has been uploaded yet.\n")
+    if found["work"]:
+        show_work(found["work"])
     if queue := found["queue"]:
         click.echo(
             f"Queue: {queue['visible']:,} waiting, {queue['in_flight']:,} in work, "

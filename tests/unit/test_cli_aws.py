@@ -74,6 +74,7 @@ def test_status(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     sqs.receive_message(QueueUrl=url)
     monkeypatch.setenv("LOOKALIKE_INGEST_QUEUE_URL", url)
     monkeypatch.setattr("local.commands.status._catalogues", lambda connection: [CATALOGUE])
+    monkeypatch.setattr("local.commands.status._work", lambda connection: [])
     found = json.loads(CliRunner().invoke(cli, ["status", "--json"]).output)
     assert found["queue"] == {"visible": 2, "in_flight": 1, "dead_letters": 1}
     assert found["catalogues"] == [CATALOGUE]
@@ -102,4 +103,5 @@ def test_status_shows_what_it_can(
     found = json.loads(result.output)
     assert found["unreachable"]["catalogues"] == str(error)
     assert "reading the ingest queue" in found["unreachable"]["queue"]
+    assert "lookalike-generations" in found["unreachable"]["work"]
     assert found["addresses"]["api"] == "http://127.0.0.1:1"

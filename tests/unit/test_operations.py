@@ -18,22 +18,24 @@ import pytest
 from botocore import xform_name
 
 from app import app
-from chalicelib import compact, sweep
+from chalicelib import compact, scheduled_work, sweep
 from chalicelib.log import logger
 from chalicelib.metrics import DIMENSION, NAMESPACE, UNITS, measure
 from infra.alarms import ALARMS, Alarm
-from infra.build import RESOURCES
+from infra.build import read_resources
 
 ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 FUNCTIONS = ROOT / "functions/chalicelib"
 QUERY = ("api", "log", "query", "catalogue", "explanations", "uploads")
+SCHEDULED = ("Recluster", "Project", "Health", "Rollup")
 MODULES = {
     "Embed": ("embed",),
     "APIHandler": QUERY,
     "Sweep": ("sweep",),
     "Compact": ("compact",),
     "Reindex": ("reindex",),
+    **{name: (name.lower(), "scheduled_work") for name in SCHEDULED},
 }
 OF_AWS = {
     "AWS/SQS": {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage"},
@@ -72,8 +74,10 @@ def literals(path: Path) -> set[str]:
 
 def emitted(modules: tuple[str, ...]) -> set[str]:
     files = [FUNCTIONS / f"{name}.py" for name in modules]
+    services = ROOT / "layers/common/python/lookalike/services"
+    if "scheduled_work" in modules:
+        files.append(services / "jobs.py")
     if modules == QUERY:
-        services = ROOT / "layers/common/python/lookalike/services"
         files += [*services.glob("query*.py"), *services.glob("search_*.py")]
     return set().union(*map(literals, files)) & UNITS.keys()
 
@@ -155,9 +159,10 @@ def test_an_alarm_is_on_a_metric_that_is_there(name: str) -> None:
 
 
 def test_every_function_is_watched_for_errors_and_near_its_timeout() -> None:
-    resources = json.loads(RESOURCES.read_text(encoding="utf-8"))["Resources"]
+    resources = read_resources()["Resources"]
     stops = {"Sweep": sweep.STOP_BEFORE_TIMEOUT_S, "Compact": compact.STOP_BEFORE_TIMEOUT_S}
     stops["Reindex"] = compact.STOP_BEFORE_TIMEOUT_S
+    stops |= dict.fromkeys(SCHEDULED, scheduled_work.STOP_BEFORE_TIMEOUT_S)
     errors = {alarm.of for alarm in ALARMS.values() if alarm.metric == "Errors"}
     durations = {alarm.of: alarm for alarm in ALARMS.values() if alarm.metric == "Duration"}
     assert errors == durations.keys() == MODULES.keys()
@@ -172,11 +177,9 @@ def test_what_must_happen_is_missed_when_nothing_is_told() -> None:
     properties = late.resource("SweepLateAlarm")["Properties"]
     assert properties["TreatMissingData"] == "breaching"
     assert properties["ComparisonOperator"] == "LessThanThreshold"
-    assert [name for name, alarm in ALARMS.items() if not alarm.over] == [
-        "SweepLateAlarm",
-        "CompactLateAlarm",
-    ]
-    for name in ("SweepLateAlarm", "CompactLateAlarm"):
+    rings = [name for name, alarm in ALARMS.items() if not alarm.over]
+    assert rings == [f"{name}LateAlarm" for name in ("Sweep", "Compact", *SCHEDULED)]
+    for name in rings:
         assert "after a first deployment" in dict(SECTION.findall(OPERATIONS))[name].lower()
 
 

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from moto import mock_aws
 
-from chalicelib import reindex, sweep
+from chalicelib import recluster, reindex, sweep
 from local.cli import cli
 from lookalike.adapters.aws import forget_clients
 from lookalike.core.access import key_text
@@ -30,7 +30,11 @@ EVENT = re.compile(r"^    (event\(\) .*)$", re.MULTILINE)
 INVOKED = re.compile(r"^    (event .*\| aws lambda invoke .*)$", re.MULTILINE)
 COMMAND = re.compile(r"^    lookalike (?!up)(.*)$", re.MULTILINE)
 COMMANDS = sorted({command for page in PAGES for command in COMMAND.findall(page)})
-FUNCTIONS = {"lookalike-sweep": sweep, "lookalike-reindex": reindex}
+FUNCTIONS = {
+    "lookalike-sweep": sweep,
+    "lookalike-reindex": reindex,
+    "lookalike-recluster": recluster,
+}
 # Keeps the event and names the function, as `aws lambda invoke` would send them.
 AWS = '#!/bin/sh\ncat "${8#fileb://}" > "$EVENT_FILE"\necho "$4"\n'
 
@@ -40,11 +44,13 @@ class Asked:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
-        self.sweep = self.compaction = self.reindex = self
+        self.sweep = self.compaction = self.reindex = self.recluster = self.calibrate = self
 
     def run(self, deadline: float, *asked: object, **options: object) -> Any:
-        self.calls.append(asked)
-        return SimpleNamespace(queued=0, finished=True, postponed={}, unreadable=[], asked="")
+        self.calls.append((*asked, "now") if options.get("now") else asked)
+        report = SimpleNamespace(queued=0, finished=True, postponed={}, unreadable=[], asked="")
+        report.catalogues = []
+        return report
 
     def ask(self, action: str, catalogue: str | None, encoder: str | None) -> Any:
         self.calls.append((action, catalogue, encoder))
@@ -63,7 +69,8 @@ def test_functions_understand_the_events_that_they_are_invoked_with(
     context = SimpleNamespace(aws_request_id="1", get_remaining_time_in_millis=lambda: 60_000)
     for module in FUNCTIONS.values():
         monkeypatch.setattr(module.wiring, "services", lambda: asked)
-        monkeypatch.setattr(module, "msgspec", SimpleNamespace(to_builtins=vars, convert=first))
+        plain = SimpleNamespace(to_builtins=vars, convert=first)
+        monkeypatch.setattr(module, "msgspec", plain, raising=False)
     for command in INVOKED.findall(PAGES[0]):
         done = subprocess.run(
             ["bash", "-c", f"{define}\n{command}"],
@@ -77,7 +84,8 @@ def test_functions_understand_the_events_that_they_are_invoked_with(
             json.loads(kept.read_text()), context
         )
     modes = {(ANEW,), (GO_ON,)}
-    assert modes | {("rollback", "myshop", None), ("myshop",)} == set(asked.calls)
+    on_myshop = {("rollback", "myshop", None), ("myshop",), ("myshop", "now")}
+    assert modes | on_myshop == set(asked.calls)
 
 
 def first(value: object, kind: object) -> object:

@@ -26,6 +26,10 @@ FUNCTIONS = {
     "Sweep": "SweepRole",
     "Compact": "CompactRole",
     "Reindex": "ReindexRole",
+    "Recluster": "ReclusterRole",
+    "Project": "ProjectRole",
+    "Health": "HealthRole",
+    "Rollup": "RollupRole",
 }
 INTRINSICS = {"Ref", "Fn::GetAtt", "Fn::Sub", "Fn::Join"}
 
@@ -76,11 +80,11 @@ def test_sam_translates_it(template: Json, monkeypatch: pytest.MonkeyPatch) -> N
     parameters = SamParameterValues({})
     translated = Translator({}, Parser()).translate(packaged, parameters.parameter_values)
     kinds = [resource["Type"] for resource in translated["Resources"].values()]
-    assert kinds.count("AWS::Lambda::Function") == 5
+    assert kinds.count("AWS::Lambda::Function") == 9
     assert kinds.count("AWS::Lambda::EventSourceMapping") == 1
-    assert kinds.count("AWS::Lambda::LayerVersion") == 3
-    assert kinds.count("AWS::Events::Rule") == 3
-    assert kinds.count("AWS::IAM::Role") == 5
+    assert kinds.count("AWS::Lambda::LayerVersion") == 4
+    assert kinds.count("AWS::Events::Rule") == 7
+    assert kinds.count("AWS::IAM::Role") == 9
 
 
 def test_building_leaves_nothing_in_the_checkout_and_is_repeatable(path: Path) -> None:
@@ -132,9 +136,13 @@ def test_defaults_are_those_of_the_settings(template: Json) -> None:
     assert defaults["Encoder"] == settings.encoder
     assert defaults["Precision"] == settings.precision
     assert defaults["Pooling"] == settings.pooling
+    assert defaults["Clusters"] == settings.clusters
+    assert defaults["MapMethod"] == settings.map_method
     assert set(template["Parameters"]["Encoder"]["AllowedValues"]) == set(ENCODERS)
     prefix = defaults["NamePrefix"]
-    for name in ("products", "failures", "registry", "generations", "searches", "api_keys"):
+    tables = [name for name in Settings.__dataclass_fields__ if name.endswith("_table")]
+    assert len(tables) == 9
+    for name in (table.removesuffix("_table") for table in tables):
         logical = f"{name.title().replace('_', '')}Table"
         table = template["Resources"][logical]["Properties"]["TableName"]
         named = table["Fn::Sub"].replace("${NamePrefix}", prefix)
@@ -150,6 +158,9 @@ def test_defaults_are_those_of_the_settings(template: Json) -> None:
         ("GenerationsTable", ["kind", "catalogue"]),
         ("SearchesTable", ["bucket", "query_id"]),
         ("ApiKeysTable", ["kind", "id"]),
+        ("ClustersTable", ["catalogue", "entry"]),
+        ("FeedbackTable", ["bucket", "entry"]),
+        ("RollupsTable", ["scope", "entry"]),
     ],
 )
 def test_tables(resources: Json, table: str, keys: list[str]) -> None:
@@ -159,7 +170,8 @@ def test_tables(resources: Json, table: str, keys: list[str]) -> None:
     assert properties["BillingMode"] == "PAY_PER_REQUEST"
     assert properties["SSESpecification"]["SSEEnabled"] is True
     assert properties["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"] is True
-    assert ("TimeToLiveSpecification" in properties) == (table in {"SearchesTable", "ApiKeysTable"})
+    expires = {"SearchesTable", "FeedbackTable", "ApiKeysTable"}
+    assert ("TimeToLiveSpecification" in properties) == (table in expires)
 
 
 def test_a_deployment_asks_for_api_keys_by_itself(template: Json, resources: Json) -> None:
@@ -170,7 +182,8 @@ def test_a_deployment_asks_for_api_keys_by_itself(template: Json, resources: Jso
 
 
 def test_what_cannot_be_derived_again_is_retained(resources: Json) -> None:
-    for name in ("ImagesBucket", "SearchesTable", "ApiKeysTable"):
+    kept = ("Searches", "ApiKeys", "Clusters", "Feedback", "Rollups")  # names that were given, too
+    for name in ("ImagesBucket", *(f"{table}Table" for table in kept)):
         assert resources[name]["DeletionPolicy"] == "Retain"
         assert resources[name]["UpdateReplacePolicy"] == "Retain"
 
@@ -210,7 +223,7 @@ def test_buckets_are_private_and_encrypted(resources: Json) -> None:
         assert "BucketEncryption" in properties
     rules = resources["IndexBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     expiring = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
-    assert expiring == {"uploads/": 1, "queries/": 30, "explanations/": 30}
+    assert expiring == {"uploads/": 1, "queries/": 30, "explanations/": 30, "work/": 30}
 
 
 def test_searches_are_kept_as_long_as_the_parameter_says(template: Json, resources: Json) -> None:
@@ -250,20 +263,33 @@ def test_limits_of_the_functions(resources: Json) -> None:
         "Sweep": (512, 300),
         "Compact": (3008, 900),
         "Reindex": (3008, 900),
+        "Recluster": (3008, 900),
+        "Project": (3008, 900),
+        "Health": (3008, 900),
+        "Rollup": (1769, 900),
     }
-    for name in ("Sweep", "Compact", "Reindex"):
+    scheduled = FUNCTIONS.keys() - {"Embed", "APIHandler"}
+    for name in scheduled:
         # A run may take as long as fifteen scheduled ones: they neither overlap nor queue up.
         assert functions[name]["ReservedConcurrentExecutions"] == 1
         assert functions[name]["EventInvokeConfig"] == {
             "MaximumEventAgeInSeconds": 60,
             "MaximumRetryAttempts": 0,
         }
-    schedules = {"Sweep": "15 minutes", "Compact": "1 minute", "Reindex": "1 minute"}
-    for name, period in schedules.items():
+    for name in scheduled:
+        period = "15 minutes" if name == "Sweep" else "1 minute"
         (event,) = resources[name]["Properties"]["Events"].values()
         assert event["Properties"]["Schedule"] == f"rate({period})"
         assert event["Properties"]["Name"] == {"Fn::Sub": f"${{NamePrefix}}-{name.lower()}"}
     assert "DefaultRole" not in resources
+
+
+def test_the_project_function_has_its_own_layer_and_nobody_else(resources: Json) -> None:
+    for name in FUNCTIONS:
+        layers = [layer["Ref"] for layer in resources[name]["Properties"]["Layers"]]
+        runtime = "AnalyticsLayer" if name == "Project" else "RuntimeLayer"
+        has_models = name in {"Embed", "APIHandler", "Reindex"}
+        assert layers == [runtime, "CommonLayer", *(["ModelLayer"] if has_models else [])]
 
 
 def test_gateway_answers_with_problem_documents(resources: Json) -> None:
@@ -295,6 +321,8 @@ def test_every_path_reaches_the_function_with_any_method(resources: Json) -> Non
         assert answer["contentHandling"] == "CONVERT_TO_TEXT", path
         exposed = "method.response.header.Access-Control-Expose-Headers"
         assert answer["responseParameters"][exposed] == "'Retry-After,X-Cache'"
+        allowed = "method.response.header.Access-Control-Allow-Methods"
+        assert not {"DELETE", "PATCH"} & set(answer["responseParameters"][allowed][1:-1].split(","))
 
 
 def test_alarms_tell_whom_the_parameter_names(resources: Json) -> None:

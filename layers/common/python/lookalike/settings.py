@@ -7,12 +7,15 @@ The AWS SDK's own variables (``AWS_ENDPOINT_URL``, region, credentials) are left
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 PREFIX = "LOOKALIKE_"
+
+Policy = TypeVar("Policy")
 
 # Annotations are text here (PEP 563).
 _TYPES: dict[Any, Callable[[str], Any]] = {
@@ -79,6 +82,8 @@ class Settings:
     """Seconds after which a function asks again whether a key is still valid."""
     refresh_s: float = 0.5
     """Seconds after which a query asks again for new segments and for its generation."""
+    derived_refresh_s: float = 5.0
+    """Seconds after which a query asks again for clusters and calibration."""
     nprobe: int = 26
     """Inverted lists that a query reads at least; of n shards √n times as many."""
     index_threads: int = 1
@@ -153,3 +158,8 @@ class Settings:
             except (ValueError, KeyError):
                 raise ValueError(f"{name}={text!r} is not of type {item.type}") from None
         return cls(**values)
+
+
+def policy_of(kind: Callable[..., Policy], settings: Settings) -> Policy:
+    """The part of the settings that a planner knows, by the names of its parameters."""
+    return kind(**{name: getattr(settings, name) for name in inspect.signature(kind).parameters})

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from ulid import ULID
 
@@ -23,10 +21,14 @@ from lookalike.core.images import ImageLimits
 from lookalike.core.ports import Clock, Ids, Stores
 from lookalike.models import default_model_dir, find_model
 from lookalike.services.access import Access
+from lookalike.services.analytics import Analytics
 from lookalike.services.base_files import BaseFiles
 from lookalike.services.bring_over import PhotoReader
+from lookalike.services.calibrate import Calibrate, CalibratePolicy
 from lookalike.services.catalogue import Catalogue
+from lookalike.services.clusters import Clusters
 from lookalike.services.compact import Compaction
+from lookalike.services.counted_writes import CountedWrites
 from lookalike.services.delivery import Delivery
 from lookalike.services.earlier_search import EarlierSearches
 from lookalike.services.explain import Explanations
@@ -34,21 +36,29 @@ from lookalike.services.explained_pair import PairFinder
 from lookalike.services.explanation_pictures import ExplanationPictures
 from lookalike.services.failures import GivingUp
 from lookalike.services.feature_maps import FeatureMaps
+from lookalike.services.feedback import Feedback
+from lookalike.services.findings import Findings
+from lookalike.services.health import HealthCheck, HealthPolicy
 from lookalike.services.ingest import Ingest
+from lookalike.services.jobs import JobLedger
+from lookalike.services.judge import Judge
+from lookalike.services.live_embeddings import LiveEmbeddings
 from lookalike.services.live_index import LiveIndex
 from lookalike.services.observe import Observer
 from lookalike.services.query import Query
 from lookalike.services.query_embedding import QueryEmbedder
 from lookalike.services.query_material import QueryMaterials
+from lookalike.services.ranking import Ranking
+from lookalike.services.recluster import Recluster, ReclusterPolicy
 from lookalike.services.reindex import Reindex
+from lookalike.services.rollup import SearchRollup
 from lookalike.services.sweep import Sweep
 from lookalike.services.uploads import Uploads
-from lookalike.settings import Settings
+from lookalike.settings import Settings, policy_of
 from lookalike.stores import aws_stores
 
 _PARALLEL_CALLS = 16
 
-Policy = TypeVar("Policy", CompactionPolicy, GenerationPolicy)
 # All ranges that a cold query reads of a base at once.
 _PARALLEL_RANGES = 32
 
@@ -69,6 +79,14 @@ class Services:
     sweep: Sweep
     compaction: Compaction
     reindex: Reindex
+    clusters: Clusters
+    recluster: Recluster
+    calibrate: Calibrate
+    health: HealthCheck
+    findings: Findings
+    feedback: Feedback
+    rollup: SearchRollup
+    analytics: Analytics
 
 
 @functools.cache
@@ -123,14 +141,19 @@ def build_services(
     )
     materials = QueryMaterials(stores.index, settings.query_retention_s, clock)
     earlier = EarlierSearches(materials, feature_maps.read_many)
+    clusters = Clusters(stores, settings.derived_refresh_s, clock, pool)
+    retention_s = settings.search_retention_days * 86_400.0
+    writes = CountedWrites(stores, retention_s, clock)
     query = Query(
         stores,
         live_index,
         QueryEmbedder(stores, live_index, encoder_of, limits, earlier),
+        Ranking(stores, live_index, settings.nprobe),
+        Judge(stores, clusters, settings.derived_refresh_s, clock, pool),
         materials,
+        writes.write,
         settings.url_expires_s,
         settings.refresh_s,
-        settings.nprobe,
         ThreadPoolExecutor(1, thread_name_prefix="refresh"),
         ThreadPoolExecutor(2, thread_name_prefix="search-log"),
         ThreadPoolExecutor(2, thread_name_prefix="query-material"),
@@ -147,6 +170,7 @@ def build_services(
     )
     catalogue = Catalogue(
         stores,
+        clusters,
         ingest.reconcile,
         settings.url_expires_s,
     )
@@ -165,6 +189,19 @@ def build_services(
         ThreadPoolExecutor(2, thread_name_prefix="api-keys"),
         clock,
     )
+    ledger = JobLedger(stores, clock, ids)
+    live = LiveEmbeddings(stores, pool)
+    analytics = Analytics(stores, clock)
+    recluster = Recluster(stores, live, ledger, policy_of(ReclusterPolicy, settings), clock)
+    calibrate = Calibrate(
+        stores,
+        live,
+        live_index,
+        ledger,
+        analytics.judged,
+        policy_of(CalibratePolicy, settings),
+        clock,
+    )
     return Services(
         settings,
         stores,
@@ -178,6 +215,14 @@ def build_services(
         sweep,
         compaction,
         reindex,
+        clusters,
+        recluster,
+        calibrate,
+        HealthCheck(stores, live, ledger, policy_of(HealthPolicy, settings), pool, clock),
+        Findings(stores, settings.url_expires_s),
+        Feedback(stores, writes, retention_s, clock),
+        SearchRollup(stores, ledger, clusters, retention_s, clock),
+        analytics,
     )
 
 
@@ -185,11 +230,6 @@ def _cache_folder(settings: Settings) -> Path:
     if settings.cache_dir:
         return Path(settings.cache_dir)
     return Path(tempfile.gettempdir()) / "lookalike-bases"
-
-
-def policy_of(kind: Callable[..., Policy], settings: Settings) -> Policy:
-    """The part of the settings that a planner knows, by the names of its fields."""
-    return kind(**{name: getattr(settings, name) for name in inspect.signature(kind).parameters})
 
 
 def _encoders(settings: Settings) -> Callable[[str], Encoder]:

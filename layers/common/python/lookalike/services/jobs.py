@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lookalike.core.errors import Conflict, NotFound, Retry
+from lookalike.core.errors import Conflict, CorruptFile, NotFound, Retry
 from lookalike.core.jobs import Artifact, Job, JobName, artifact_key, work_key, work_prefix
 from lookalike.core.ports import Clock, Ids, Stores
 from lookalike.core.types import Lineage, Scalar
@@ -96,8 +96,10 @@ class Run:
             took_s=self.job.took_s,
             revision=self.job.revision,
         )
+        before = self.job.run
         self._put(new)
-        self._clear(besides=self.job.run)
+        if before:
+            self._clear(before)
 
     def take_up(self) -> bool:
         """Say that another slice goes on with the run; False when it is given up instead.
@@ -113,6 +115,7 @@ class Run:
             logger.error(
                 "%s of %s is given up in phase %s: it died %d times",
                 *(self.job.name, self.job.catalogue, self.job.phase, self.job.tries),
+                extra={"metrics": {"RunsGivenUp": 1}},
             )
             self.finish(f"It died {self.job.tries} times while {self.job.phase}.")
             return False
@@ -143,7 +146,7 @@ class Run:
         """
         ended = self._worked(replace(self.job, phase="", cursor="", error=error))
         self._put(replace(ended, finished_at=self._clock(), took_s=ended.worked_s))
-        self._clear()
+        self._clear(self.job.run)
 
     def put(self, name: str, body: bytes) -> None:
         """Write a working object of the run."""
@@ -168,11 +171,14 @@ class Run:
         self._since = now
         return replace(job, worked_s=worked_s)
 
-    def _clear(self, besides: str = "") -> None:
-        """Delete working objects of this job's runs, but those of the run ``besides``."""
+    def _clear(self, upto: str) -> None:
+        """Delete working objects of this run, if it is ``upto``, and of those before it.
+
+        Run ids are in order of time: another runner may have begun the next one already.
+        """
         prefix = work_prefix(self.job.name, self.job.catalogue)
         for info in list(self._stores.index.list(prefix)):
-            if not (besides and info.key.startswith(f"{prefix}{besides}/")):
+            if info.key.removeprefix(prefix).partition("/")[0] <= upto:
                 self._stores.index.delete(info.key)
 
 
@@ -232,7 +238,7 @@ def run_catalogues(
     for lineage in lineages:
         try:
             done = advance(lineage)
-        except Retry as error:
+        except (Retry, CorruptFile) as error:
             logger.warning("%s is left to the next run: %s", lineage.catalogue, error)
             report.postponed[lineage.catalogue] = str(error)
             continue
@@ -255,6 +261,8 @@ def collect_artifacts(stores: Stores, artifact: Artifact, now: float, grace_s: f
     grace_s
         Age in seconds from which an object that is not current is not read by anybody.
     """
+    if now - artifact.made_at < grace_s:
+        return  # what it took the place of may still be read
     kept = {artifact.key, artifact.arrivals_key}
     for info in list(stores.index.list(artifact_key(artifact.kind, artifact.catalogue, ""))):
         if info.key not in kept and now - info.last_modified >= grace_s:

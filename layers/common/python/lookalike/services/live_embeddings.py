@@ -67,7 +67,7 @@ class Block:
 
 @dataclass(slots=True)
 class RowsCursor:
-    """Which files were streamed to their end, and which of their rows were seen."""
+    """Which files were streamed to their end, and which rows were given."""
 
     done: set[str] = field(default_factory=set)
     seen: set[int] = field(default_factory=set)
@@ -157,8 +157,9 @@ class LiveRows:
     def blocks(self, cursor: RowsCursor, *, since: float = 0.0) -> Iterator[Block]:
         """Every live row that the cursor has not seen, in no order; the cursor goes along.
 
-        A block is in the cursor when the next one is asked for. So whoever saves the cursor saves
-        what was made of the blocks before with it.
+        Those that were committed when this was opened: what arrives while the blocks are read may
+        be among them or not. A block is in the cursor when the next one is asked for. So whoever
+        saves the cursor saves what was made of the blocks before with it.
 
         Parameters
         ----------
@@ -175,12 +176,9 @@ class LiveRows:
         for _ in range(_LOST_RACES):
             try:
                 yield from self._pass(cursor, since)
+                return
             except Conflict:
                 self._read_registry()
-                continue
-            self._read_registry()
-            if not self._left(cursor, since):
-                return
         raise Conflict(f"{self.generation.scope} kept being compacted")
 
     def _read_registry(self) -> None:
@@ -224,7 +222,9 @@ class LiveRows:
             live = self._live(segment, list(new.values()))
             if live:
                 yield self._block(segment, live)
-            cursor.seen.update(new)
+            # A row that does not count may do so when compaction has moved it: its record is
+            # written after it.
+            cursor.seen.update(name for name, number in new.items() if number in live)
 
     def _live(self, segment: Segment, numbers: list[int]) -> dict[int, Product]:
         """Of these rows those that count, each with the record that says so."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
 import msgspec
 
-from lookalike.core.ports import SearchLog
 from lookalike.core.types import SearchRecord
 
 logger = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ search_log = logging.getLogger("lookalike.searches")
 search_log.setLevel(logging.INFO)
 
 
-def log_search(log: SearchLog, pool: Executor, record: SearchRecord) -> None:
+def log_search(write: Callable[[SearchRecord], None], pool: Executor, record: SearchRecord) -> None:
     """Write a search to the table beside everything else.
 
     The function's own log has every search first: a process that is frozen or reclaimed with the
@@ -24,8 +24,8 @@ def log_search(log: SearchLog, pool: Executor, record: SearchRecord) -> None:
 
     Parameters
     ----------
-    log
-        The table.
+    write
+        Writes to the table.
     pool
         Runs the write.
     record
@@ -42,4 +42,4 @@ def log_search(log: SearchLog, pool: Executor, record: SearchRecord) -> None:
                 extra={"metrics": {"SearchesNotLogged": 1}},
             )
 
-    pool.submit(log.write, record).add_done_callback(report)
+    pool.submit(write, record).add_done_callback(report)
