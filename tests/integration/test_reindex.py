@@ -28,8 +28,7 @@ from lookalike.services.ingest import Ingest
 from lookalike.services.observe import Observer
 from lookalike.services.reindex import Reindex
 from lookalike.services.segments import read_segment
-from lookalike.settings import Settings
-from lookalike.wiring import policy_of
+from lookalike.settings import Settings, policy_of
 
 SPACE = "efficientnet-lite0-border-v1"
 OTHER = "efficientnet-lite1-border-v1"

@@ -44,6 +44,12 @@ def copied(stores: Stores) -> Stores:
 def _copied(store: Any) -> Any:
     other = copy.copy(store)
     for name, value in vars(store).items():
-        if isinstance(value, dict | list):
+        if isinstance(value, dict):
+            inner = {
+                key: copy.copy(item) if isinstance(item, dict) else item
+                for key, item in value.items()
+            }
+            setattr(other, name, inner)
+        elif isinstance(value, list):
             setattr(other, name, copy.copy(value))
     return other

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from crash_points.clouds import MemoryCloud, copied
-from crash_points.promises import check_promises
 from crash_points.scenarios import Scenario
 from crash_points.wire import WIRE_FAULTS, MotoCloud
 from crash_points.world import CATALOGUE, Clock, Cloud, World
@@ -42,14 +41,26 @@ class Tally:
 
 
 class Points:
-    """The points of one scenario on stores in memory."""
+    """The points of one scenario on stores in memory.
+
+    Parameters
+    ----------
+    share
+        So many faults are tried at each call, others at the next; 0 for all.
+    """
 
     faults: Sequence[Any] = FAULTS
 
     def __init__(
-        self, scenario: Scenario, stores: Stores, toys: Callable[[str], Any], folder: Path
+        self,
+        scenario: Scenario,
+        stores: Stores,
+        toys: Callable[[str], Any],
+        folder: Path,
+        share: int = 0,
     ) -> None:
         self.scenario = scenario
+        self._share = share
         self.empty = stores
         self.clock = Clock()
         self.prepared = World(self.cloud(), self.clock, toys, folder)
@@ -78,15 +89,17 @@ class Points:
                 yield f"{fault.name}, call {number} ({name})", attempt
 
     def chosen(self, number: int, faults: list[Any]) -> list[Any]:
-        """Which of these faults are tried at call ``number``."""
-        return faults
+        """All of them, or as many as there is time for, others at each call."""
+        first = number * self._share
+        return [faults[(first + more) % len(faults)] for more in range(self._share)] or faults
 
     def attempt(self, number: int, fault: Fault) -> None:
         """Run into one fault, then do again what the cloud would do again, and check."""
         world = self.world()
         failing = FailingStores.with_fault(world.stores, number, fault)
         self.run_again(world, failing.stores, failing.mend)
-        check_promises(world)
+        self.finish(world)
+        self.scenario.check(world)
 
     def run_again(self, world: World, failing: Stores, mend: Callable[[], None]) -> None:
         """One delivery that fails, and others until all is done."""
@@ -104,7 +117,10 @@ class Points:
             world.wait(30)
             done = self.run(world, system)
         assert done, "never done"
-        self.scenario.finish(world, world.system(**options))
+
+    def finish(self, world: World) -> None:
+        """What then happens undisturbed."""
+        self.scenario.finish(world, world.system(**self.scenario.settings))
 
     def run(self, world: World, system: Services) -> bool:
         """One delivery; whether that was all."""
@@ -121,8 +137,6 @@ class WirePoints(Points):
     ----------
     cloud
         An empty one.
-    share
-        So many faults are tried at each request, others at the next; 0 for all.
     """
 
     faults = WIRE_FAULTS
@@ -137,8 +151,7 @@ class WirePoints(Points):
         share: int = 0,
     ) -> None:
         self._moto = cloud
-        self._share = share
-        super().__init__(scenario, stores, toys, folder)
+        super().__init__(scenario, stores, toys, folder, share)
         self._content = cloud.content()
 
     def cloud(self) -> Cloud:
@@ -157,11 +170,6 @@ class WirePoints(Points):
         assert self.run(world, world.system(**self.scenario.settings))
         return list(wire.names)
 
-    def chosen(self, number: int, faults: list[Any]) -> list[Any]:
-        """All of them, or as many as there is time for, others at each request."""
-        first = number * self._share
-        return [faults[(first + more) % len(faults)] for more in range(self._share)] or faults
-
     def attempt(self, number: int, fault: Any) -> None:
         """Run into one fault, then do again what the cloud would do again, and check."""
         world, wire = self.world(), self._moto.wire
@@ -170,5 +178,7 @@ class WirePoints(Points):
             self.run_again(world, world.stores, wire.mend)
         finally:
             wire.mend()
+        # What is left disturbs nothing and is not disturbed, so that it need not take its time.
         world.cloud = self._moto.in_memory(copied(self.empty), CATALOGUE, world.clock)
-        check_promises(world)
+        self.finish(world)
+        self.scenario.check(world)

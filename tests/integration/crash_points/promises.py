@@ -176,6 +176,8 @@ def check_tidy(world: World) -> None:
             for view in product.views.values():
                 named.add(view.thumbnail)
                 named |= {map_key(item.encoder, view.key, view.etag) for item in generations}
+    for made in world.stores.artifacts.current(CATALOGUE).values():
+        named |= {made.key, made.arrivals_key}
     there = {info.key for info in world.stores.index.list("")}
     left = {name for name in there - named if not name.startswith("sweep/")}
     assert not left, f"never collected: {left}"

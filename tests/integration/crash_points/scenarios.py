@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from crash_points.promises import check_answer
+from crash_points.promises import check_answer, check_promises
 from crash_points.world import CATALOGUE, FOREVER, SETTLE_S, Message, World, draw
 from lookalike.core.errors import NotFound
 from lookalike.services.explanation_pictures import PictureRequest
@@ -23,13 +23,14 @@ class Scenario:
 
     ``prepare`` brings a world to where it begins. ``run`` is what is stopped: one delivery, one
     scheduled run or one request; it says whether that was all, and else comes again, as it does
-    when it raises `Retry`. ``finish`` is what then happens undisturbed.
+    when it raises `Retry`. ``finish`` is what then happens undisturbed, ``check`` what holds then.
     """
 
     prepare: Callable[[World], None]
     run: Callable[[World, Services], bool]
     finish: Callable[[World, Services], None] = World.deliver_all
     settings: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[World], None] = check_promises
 
 
 def stock(world: World, *numbers: int, system: Services | None = None) -> None:
@@ -281,7 +282,7 @@ def search(world: World, system: Services) -> bool:
 def searched(world: World, system: Services) -> None:
     """A search that nothing disturbs is in the log."""
     query_id = check_answer(world, system, seed=1, explain=True)
-    assert world.stores.log.get(query_id) is not None
+    assert world.stores.log.get(query_id, world.clock()) is not None
 
 
 def explainable(world: World) -> None:

@@ -8,8 +8,9 @@ from random import Random
 from typing import Any
 
 from crash_points.world import Message, World
-from lookalike.adapters.failing import FailingStores
+from lookalike.adapters.failing import Crash, FailingStores
 from lookalike.core.ports import Stores
+from lookalike.wiring import Services
 
 
 class _Waiting(FailingStores):
@@ -25,15 +26,27 @@ class _Waiting(FailingStores):
 
 
 class Instance:
-    """One function instance, in a thread that stands still when it is not its turn."""
+    """One function instance, in a thread that stands still when it is not its turn.
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    Parameters
+    ----------
+    world
+        Where it runs.
+    invoke
+        What it does with the messages that it is begun with, or without any; gives those that
+        failed.
+    """
+
+    def __init__(
+        self, world: World, invoke: Callable[[Services, list[Message]], list[Message]] | None = None
+    ) -> None:
+        self._invoke = invoke or world.invoke
         self._go, self._stands = threading.Semaphore(0), threading.Semaphore(0)
         self._system = world.system(_Waiting(world.stores, self._pass_turn).stores)
         self._thread: threading.Thread | None = None
         self._failed: list[Message] = []
         self._error: BaseException | None = None
+        self._dies = False
 
     @property
     def is_idle(self) -> bool:
@@ -57,18 +70,30 @@ class Instance:
             return self._failed
         return []
 
+    def die(self) -> None:
+        """Make no call any more; another process takes its place."""
+        assert self._thread is not None
+        self._dies = True
+        self._go.release()
+        self._thread.join()
+        self._stands.acquire()
+        self._thread, self._error, self._dies = None, None, False
+
     def _run(self, messages: list[Message]) -> None:
-        self._pass_turn()
         try:
-            self._failed = self._world.invoke(self._system, messages)
+            self._pass_turn()
+            self._failed = self._invoke(self._system, messages)
         except BaseException as error:
             self._error = error
         threading.current_thread().name = "done"
         self._stands.release()
 
     def _pass_turn(self) -> None:
-        self._stands.release()
-        self._go.acquire()
+        if not self._dies:
+            self._stands.release()
+            self._go.acquire()
+        if self._dies:
+            raise Crash
 
 
 def interleave(world: World, changes: list[Callable[[], None]], seed: int) -> None:

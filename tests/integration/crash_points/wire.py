@@ -36,6 +36,7 @@ from crash_points.clouds import MemoryCloud
 from lookalike.adapters import aws, signed
 from lookalike.adapters.failing import Crash
 from lookalike.core.ports import Clock, Stores
+from lookalike.core.search_hours import PERIODS, SHARDS, hour_of, number_at
 from lookalike.core.types import ObjectInfo
 from lookalike.settings import Settings
 from lookalike.stores import aws_stores
@@ -279,6 +280,7 @@ class MotoCloud:
                 )
                 store._objects[key] = (info, item.value)  # type: ignore[attr-defined]
         copies: Any = cloud.stores
+        cloud.queue.bodies += self.receive()
         for product in self.stores.products.page(catalogue, 1000)[0]:
             copies.products._products[product.catalogue, product.product_id] = product
         for failure in self.stores.failures.page(catalogue, 1000)[0]:
@@ -294,7 +296,33 @@ class MotoCloud:
                     copies.registry._manifests[generation.scope] = manifest
         for name, counts in self.stores.counts.all().items():
             copies.counts.set(name, counts)
+        self._copy_work(copies, catalogue, clock())
         return cloud
+
+    def _copy_work(self, copies: Any, catalogue: str, now: float) -> None:
+        """What scheduled work has made, how far it is, and the searches that it is made of."""
+        for made in self.stores.artifacts.current(catalogue).values():
+            copies.artifacts._artifacts[catalogue, made.kind] = made
+        for job in self.stores.jobs.all(catalogue):
+            copies.jobs._jobs[catalogue, job.name] = job
+        for cluster_id, name in self.stores.cluster_names.all(catalogue).items():
+            copies.cluster_names.put(catalogue, cluster_id, name)
+        tables = get_backend("dynamodb")[ACCOUNT][REGION].tables
+        table = tables[self._settings.searches_table]
+        for hour in {hour_of(item.attrs["query_id"].value) for item in table.all_items()}:
+            for shard in range(SHARDS):
+                for record in self.stores.log.page(hour, shard, "", 1000, now)[0]:
+                    copies.log.write(record)
+                for event in self.stores.feedback.page(hour, shard, "", 1000, now)[0]:
+                    copies.feedback.put(event)
+        for period in PERIODS:
+            last = number_at(period, now)
+            for rollup in self.stores.rollups.range(catalogue, period, last - 100, last):
+                copies.rollups._rollups[catalogue, period, rollup.number] = rollup
+        for touched in self.stores.rollups.touched():
+            copies.rollups.touch(touched.hour, touched.at)
+        if state := self.stores.rollups.state():
+            copies.rollups._state[""] = state
 
 
 def _let_go(key: Any, garbage: bool = False) -> None:

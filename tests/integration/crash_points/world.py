@@ -39,6 +39,7 @@ TOYS = {
 SMALL = Settings(
     encoder="toy-a",
     refresh_s=0,
+    derived_refresh_s=0,
     merge_segments=2,
     base_rows=4,
     flat_rows=4,
@@ -132,6 +133,7 @@ class World:
     ) -> None:
         self.cloud = cloud
         self.clock = clock
+        self.begun = clock.now
         self.toys = toys
         self.settings = replace(SMALL, cache_dir=str(folder))
         self.bucket: dict[str, int | None] = {}
@@ -157,9 +159,10 @@ class World:
     def system(self, stores: Stores | None = None, **settings: Any) -> Services:
         """The functions' processes, just started."""
         chosen = replace(self.settings, **settings)
-        return build_services(chosen, stores or self.stores, self._id, self.clock, self.toys)
+        return build_services(chosen, stores or self.stores, self.new_id, self.clock, self.toys)
 
-    def _id(self) -> str:
+    def new_id(self) -> str:
+        """A ULID of now."""
         at = int(self.clock() * 1000).to_bytes(6, "big")
         return str(ULID.from_bytes(at + next(self._serial).to_bytes(10, "big")))
 
