@@ -82,6 +82,10 @@ def live(world: World) -> set[str]:
     return {product.product_id for product in products(world) if product.views}
 
 
+def _named(world: World) -> set[str]:
+    return {key for made in artifacts(world).values() for key in (made.key, made.arrivals_key)}
+
+
 # What must hold.
 
 
@@ -90,11 +94,12 @@ def check_work(world: World, kinds: tuple[str, ...], job: str) -> None:
     check_made(world, kinds)
     world.wait(GRACE_S + 3600)
     world.system(**WORK).compaction.run(FOREVER, CATALOGUE)
+    named = _named(world)  # what is current stays until the next time, too
     for _ in range(_TURNS):
         if do(world, world.system(**WORK), job, now=True).finished:
             break
     check_made(world, kinds)
-    named = {key for made in artifacts(world).values() for key in (made.key, made.arrivals_key)}
+    named |= _named(world)
     there = {
         info.key for folder in ("derived/", "work/") for info in world.stores.index.list(folder)
     }

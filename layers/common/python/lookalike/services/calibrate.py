@@ -38,7 +38,7 @@ from lookalike.services.jobs import (
     JobLedger,
     Run,
     WorkReport,
-    collect_artifacts,
+    make_current,
     run_catalogues,
 )
 from lookalike.services.live_embeddings import LiveEmbeddings, LiveRows
@@ -333,7 +333,9 @@ class Calibrate:
         body = encode_calibration(calibration, made_at=now)
         key = artifact_key("calibration", catalogue, content_digest(body))
         self._stores.index.put(key, body, _TYPE, if_absent=True)
-        work.made = self._stores.artifacts.put(
+        work.made = make_current(
+            self._stores,
+            work.made,
             Artifact(
                 catalogue,
                 "calibration",
@@ -346,11 +348,11 @@ class Calibrate:
                 serial=work.made.serial + 1 if work.made else 1,
                 products=work.products,
                 summary=summary | {"judged": judged},
-                revision=work.made.revision if work.made else None,
-            )
+            ),
+            now,
+            self._policy.grace_s,
         )
         work.run.finish()
-        collect_artifacts(self._stores, work.made, now, self._policy.grace_s)
 
 
 def _counts(row: Candidate, product: Product) -> bool:

@@ -48,7 +48,6 @@ from lookalike.services.jobs import (
     JobLedger,
     Run,
     WorkReport,
-    collect_artifacts,
     run_catalogues,
 )
 from lookalike.services.live_embeddings import LiveEmbeddings, LiveRows, RowsCursor
@@ -210,10 +209,11 @@ class HealthCheck:
         neighbours = decode_graphs(graphs, len(gathered.rows), NEIGHBOURS)
         if not self._compare(work, state, gathered, neighbours):
             return False
-        work.made = publish(self._stores, work.run, state, gathered, neighbours, work.made)
+        grace_s = self._policy.grace_s
+        work.made = publish(
+            self._stores, work.run, state, gathered, neighbours, work.made, self._clock(), grace_s
+        )
         work.run.finish()
-        for kind in ("findings", "facts"):
-            collect_artifacts(self._stores, work.made[kind], self._clock(), self._policy.grace_s)
         return True
 
     def _read(self, work: _Work, state: State) -> bool:

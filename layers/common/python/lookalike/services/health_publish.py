@@ -24,7 +24,7 @@ from lookalike.core.ports import Stores
 from lookalike.core.shown import read_shown
 from lookalike.core.types import Scalar
 from lookalike.services.health_state import Gathered, State, named_parts, read_object
-from lookalike.services.jobs import Run
+from lookalike.services.jobs import Run, make_current
 
 _TYPE = "application/octet-stream"
 _MAX_SHOWN_BYTES = 2**28
@@ -37,6 +37,8 @@ def publish(
     gathered: Gathered,
     neighbours: Neighbours,
     made: Mapping[str, Artifact],
+    now: float,
+    grace_s: float,
 ) -> dict[str, Artifact]:
     """Write findings and facts, and make them current; gives what is current, by kind.
 
@@ -64,7 +66,7 @@ def publish(
         "head_bytes": head_bytes,
     }
     known = rows.facts[rows.facts["aspect"] > 0]
-    put = _Put(stores, run, state, made)
+    put = _Put(stores, run, state, made, now, grace_s)
     return {
         **made,
         "facts": put.current("facts", encode_facts(known), {"photos": len(known)}),
@@ -81,20 +83,26 @@ class _Put:
         run: Run,
         state: State,
         made: Mapping[str, Artifact],
+        now: float,
+        grace_s: float,
     ) -> None:
         self._stores = stores
         self._job = run.job
         self._state = state
         self._made = made
+        self._now = now
+        self._grace_s = grace_s
 
     def current(self, kind: ArtifactKind, body: bytes, summary: Mapping[str, Scalar]) -> Artifact:
         """Write an object and the record that names it."""
         before = self._made.get(kind)
         key = artifact_key(kind, self._job.catalogue, content_digest(body))
         if before is not None and before.key == key:
-            return before
+            return make_current(self._stores, before, before, self._now, self._grace_s)
         self._stores.index.put(key, body, _TYPE)
-        return self._stores.artifacts.put(
+        return make_current(
+            self._stores,
+            before,
             Artifact(
                 catalogue=self._job.catalogue,
                 kind=kind,
@@ -107,8 +115,9 @@ class _Put:
                 serial=before.serial + 1 if before else 1,
                 products=self._state.counted,
                 summary=summary,
-                revision=before.revision if before else None,
-            )
+            ),
+            self._now,
+            self._grace_s,
         )
 
 

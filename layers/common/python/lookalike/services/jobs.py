@@ -247,23 +247,33 @@ def run_catalogues(
     return report
 
 
-def collect_artifacts(stores: Stores, artifact: Artifact, now: float, grace_s: float) -> None:
-    """Delete objects of an artifact's kind that were current once, and that nobody reads any more.
+def make_current(
+    stores: Stores, before: Artifact | None, after: Artifact, now: float, grace_s: float
+) -> Artifact:
+    """Turn readers from one artifact to the next, and delete what was current earlier.
+
+    The objects of ``before`` stay until the next time: somebody may be reading them.
 
     Parameters
     ----------
     stores
-        Where to delete.
-    artifact
-        What is current.
+        Where to write and delete.
+    before, after
+        What is current, None if nothing is, and what shall be; with the revision of ``before``.
     now
         Epoch seconds.
     grace_s
-        Age in seconds from which an object that is not current is not read by anybody.
+        Age in seconds below which an object that nothing names may be about to be named.
+
+    Raises
+    ------
+    Conflict
+        Something else is current than ``before``.
     """
-    if now - artifact.made_at < grace_s:
-        return  # what it took the place of may still be read
-    kept = {artifact.key, artifact.arrivals_key}
-    for info in list(stores.index.list(artifact_key(artifact.kind, artifact.catalogue, ""))):
+    revision = before.revision if before else None
+    written = stores.artifacts.put(replace(after, revision=revision))
+    kept = {key for item in (before, after) if item for key in (item.key, item.arrivals_key)}
+    for info in list(stores.index.list(artifact_key(after.kind, after.catalogue, ""))):
         if info.key not in kept and now - info.last_modified >= grace_s:
             stores.index.delete(info.key)
+    return written

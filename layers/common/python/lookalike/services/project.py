@@ -20,7 +20,7 @@ from lookalike.services.jobs import (
     JobLedger,
     Run,
     WorkReport,
-    collect_artifacts,
+    make_current,
     run_catalogues,
 )
 from lookalike.services.live_embeddings import LiveEmbeddings
@@ -139,8 +139,6 @@ class Project:
                 run.finish(str(error))
             finished = True
         made = self._stores.artifacts.current(lineage.catalogue).get("map")
-        if made is not None and made != found.map:
-            collect_artifacts(self._stores, made, self._clock(), self._policy.grace_s)
         return _report(run, made, finished=finished)
 
     def _tend(
@@ -186,7 +184,9 @@ class Project:
             found.is_damaged = True
             return
         if after != made:
-            found.artifacts["map"] = self._stores.artifacts.put(after)
+            found.artifacts["map"] = make_current(
+                self._stores, made, after, self._clock(), self._policy.grace_s
+            )
 
     def _why(self, run: Run, lineage: Lineage, found: _Now) -> str:
         """Why a new map is due; "" when it is not."""

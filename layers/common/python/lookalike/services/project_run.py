@@ -19,7 +19,7 @@ from lookalike.core.map_file import Chunk, decode_anchors, encode_map
 from lookalike.core.placement import Anchors
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import Generation
-from lookalike.services.jobs import Run
+from lookalike.services.jobs import Run, make_current
 from lookalike.services.live_embeddings import LiveEmbeddings, RowsCursor
 from lookalike.services.map_files import open_map
 from lookalike.services.project_arrivals import MAP_TYPE, Arrivals
@@ -211,14 +211,14 @@ class MapRun:
         catalogue = self.generation.catalogue
         current = self.stores.artifacts.current(catalogue).get("map")
         if (current.serial if current else 0) == progress.serial:
-            artifact = self._written(current)
+            artifact = self._written()
             # What has come meanwhile is on the map before anybody sees it.
             artifact = self.arrivals.placed(self.generation, artifact, self.is_over)
-            self.stores.artifacts.put(artifact)
+            make_current(self.stores, current, artifact, self.clock(), self.policy.grace_s)
         self.run.finish()
         return True
 
-    def _written(self, current: Artifact | None) -> Artifact:
+    def _written(self) -> Artifact:
         progress = self.progress
         catalogue = self.generation.catalogue
         chunks = []
@@ -250,5 +250,4 @@ class MapRun:
             serial=progress.serial + 1,
             products=sum(rows for _, rows in progress.chunks),
             summary={**progress.summary, "clusters": progress.clusters},
-            revision=current.revision if current else None,
         )

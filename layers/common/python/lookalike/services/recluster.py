@@ -34,7 +34,6 @@ from lookalike.services.jobs import (
     JobLedger,
     Run,
     WorkReport,
-    collect_artifacts,
     run_catalogues,
 )
 from lookalike.services.live_embeddings import LiveEmbeddings, LiveRows
@@ -192,9 +191,17 @@ class Recluster:
         if run.job.phase == "assign" and not self._assign(work, assigning):
             return False
         parts = [self._part(run, name) for name in assigning.parts]
-        made = publish(self._stores, work.made, assigning, parts, run.job, self._policy.clusters)
+        made = publish(
+            self._stores,
+            work.made,
+            assigning,
+            parts,
+            run.job,
+            self._policy.clusters,
+            self._clock(),
+            self._policy.grace_s,
+        )
         run.finish()
-        collect_artifacts(self._stores, made, self._clock(), self._policy.grace_s)
         rows = self._live.open(work.generation)  # what came meanwhile is not to wait
         work.made = self._arrivals.place(made, rows)
         return True

@@ -14,7 +14,7 @@ from lookalike.core.jobs import Artifact, artifact_key
 from lookalike.core.keys import content_digest
 from lookalike.core.ports import Clock, Stores
 from lookalike.services.clusters import read_members
-from lookalike.services.jobs import collect_artifacts
+from lookalike.services.jobs import make_current
 from lookalike.services.live_embeddings import Block, LiveRows, Mask, RowsCursor
 from lookalike.services.recluster_last import LastClusters
 
@@ -79,9 +79,7 @@ class Placing:
             key = artifact_key("clusters", made.catalogue, content_digest(data))
             self._stores.index.put(key, data, _TYPE)
             after = replace(after, arrivals_key=key, arrivals=len(placed))
-        after = self._stores.artifacts.put(after)
-        collect_artifacts(self._stores, after, now, self._grace_s)
-        return after
+        return make_current(self._stores, made, after, now, self._grace_s)
 
     def _arrived(self, made: Artifact, clustering: Clustering, rows: LiveRows) -> dict[str, int]:
         centroids = clustering.centroids(rows.head(clustering.means.shape[1]))

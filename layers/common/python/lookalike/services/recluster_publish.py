@@ -9,6 +9,7 @@ from lookalike.core.clusters import Cluster, Clustering, encode_clusters, withou
 from lookalike.core.jobs import Artifact, Job, artifact_key
 from lookalike.core.keys import content_digest
 from lookalike.core.ports import Stores
+from lookalike.services.jobs import make_current
 from lookalike.services.recluster_state import Assigning, Part, joined
 
 _TYPE = "application/octet-stream"
@@ -21,6 +22,8 @@ def publish(
     parts: Iterable[Part],
     job: Job,
     setting: int,
+    now: float,
+    grace_s: float,
 ) -> Artifact:
     """Write the clusters, and make them current.
 
@@ -60,9 +63,8 @@ def publish(
             "setting": setting,
             "head_bytes": head_bytes,
         },
-        revision=before.revision if before else None,
     )
-    return stores.artifacts.put(artifact)
+    return make_current(stores, before, artifact, now, grace_s)
 
 
 def _clustering(found: Assigning, members: list[list[str]], job: Job) -> Clustering:

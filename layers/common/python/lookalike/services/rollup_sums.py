@@ -21,7 +21,7 @@ from lookalike.core.search_hours import Period, end_of, number_at, start_of, wit
 from lookalike.core.shown import NONE, Hashes, ShownProducts, read_shown, write_shown
 from lookalike.core.tally import Tally
 from lookalike.services.clusters import Clusters
-from lookalike.services.jobs import collect_artifacts
+from lookalike.services.jobs import make_current
 from lookalike.services.rollup_hours import HourCount
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,9 @@ class RollupSums:
         if artifact is None or new or not is_whole:
             self._stores.index.put(key, body, _TYPE)
         now = self._clock()
-        written = self._stores.artifacts.put(
+        make_current(
+            self._stores,
+            artifact,
             Artifact(
                 catalogue=catalogue,
                 kind="shown",
@@ -134,10 +136,10 @@ class RollupSums:
                 serial=artifact.serial + 1 if artifact else 1,
                 products=len(merged),
                 summary=self._since(catalogue, artifact, hour),
-                revision=artifact.revision if artifact else None,
-            )
+            ),
+            now,
+            _GRACE_S,
         )
-        collect_artifacts(self._stores, written, now, _GRACE_S)
 
     def _shown(self, catalogue: str, artifact: Artifact | None) -> tuple[Hashes, bool]:
         """Who was ever shown, and whether that is all that was known."""
