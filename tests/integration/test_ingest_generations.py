@@ -453,7 +453,8 @@ def test_a_function_that_began_a_catalogue_otherwise_comes_again(build, fresh_st
 
 
 def test_stats_tell_of_the_index_and_of_the_build_beside_it(system, photo):
-    catalogue = Catalogue(system.stores, system.clusters, system.ingest.reconcile, 60)
+    clusters = Clusters(system.stores, 0, lambda: 0.0, ThreadPoolExecutor(1))
+    catalogue = Catalogue(system.stores, clusters, system.ingest.reconcile, 60)
     system.upload({"shop/a.jpg": photo(0)})
     system.upload({"shop/b.jpg": photo(1)})
     entries = system.entries(SPACE)

@@ -17,7 +17,7 @@ from lookalike.services.jobs import (
     JobLedger,
     Run,
     Superseded,
-    collect_artifacts,
+    make_current,
     run_catalogues,
 )
 
@@ -258,24 +258,31 @@ def test_an_error_of_the_work_itself_is_seen(memory_stores):
         run_catalogues(memory_stores, None, advance)
 
 
-def test_what_was_current_once_stays_while_somebody_may_read_it(memory_stores, clock):
-    for name in ("old", "current", "arrivals", "young"):
-        if name == "young":
-            clock.now += 900
-        memory_stores.index.put(artifact_key("map", "s", name), b"x", "a/b")
-    memory_stores.index.put(artifact_key("map", "s2", "other"), b"x", "a/b")
-    memory_stores.index.put(artifact_key("clusters", "s", "other"), b"x", "a/b")
-    current = Artifact(
-        *("s", "map", artifact_key("map", "s", "current"), "e", "g", "", 1.0, 1.0, 1, 9),
-        arrivals_key=artifact_key("map", "s", "arrivals"),
-    )
-    collect_artifacts(memory_stores, current, clock.now, 900)
+def test_what_was_current_stays_until_the_next_takes_its_place(memory_stores, clock):
+    for kind, owner in (("map", "s2"), ("clusters", "s")):
+        memory_stores.index.put(artifact_key(kind, owner, "other"), b"x", "a/b")
+    before = None
+    for name in ("first", "second", "third"):
+        clock.now += 9000
+        key = artifact_key("map", "s", name)
+        memory_stores.index.put(key, b"x", "a/b")
+        memory_stores.index.put(f"{key}-arrivals", b"x", "a/b")
+        memory_stores.index.put(f"{key}-about-to-be-named", b"x", "a/b")
+        after = Artifact(
+            *("s", "map", key, "e", "g", "", clock.now, 1.0, 1, 9), arrivals_key=f"{key}-arrivals"
+        )
+        clock.now += 60
+        written = make_current(memory_stores, before, after, clock.now, 900)
+        assert memory_stores.artifacts.current("s")["map"] == written
+        with pytest.raises(Conflict):
+            make_current(memory_stores, before, replace(after, serial=7), clock.now, 900)
+        before = written
     kept = {info.key.removeprefix("derived/") for info in memory_stores.index.list("derived/")}
     assert kept == {
-        *("map/s/current", "map/s/arrivals", "map/s/young", "map/s2/other", "clusters/s/other")
+        *("map/s/second", "map/s/second-arrivals"),
+        *("map/s/third", "map/s/third-arrivals", "map/s/third-about-to-be-named"),
+        *("map/s2/other", "clusters/s/other"),
     }
-    collect_artifacts(memory_stores, replace(current, arrivals_key=""), clock.now + 900, 900)
-    assert not memory_stores.index.head(artifact_key("map", "s", "young"))
 
 
 def test_a_run_without_an_error_does_not_rest(ledger):
