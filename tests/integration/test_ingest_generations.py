@@ -30,6 +30,7 @@ from lookalike.core.types import (
     Shard,
 )
 from lookalike.services.catalogue import BuildStats, Catalogue
+from lookalike.services.clusters import Clusters
 from lookalike.services.ingest import Ingest
 from lookalike.services.observe import Observer
 from lookalike.services.segments import read_segment
