@@ -44,13 +44,18 @@ def _card(result: Mapping[str, Any], catalogue: str) -> str:
         f'<a href="{safe_url(result.get("image_url"))}" target="_blank" rel="noopener">'
         f'<img src="{thumbnail}" alt="{escape(title)}" loading="lazy"></a>'
         '<div class="words">'
-        f'<div class="score" title="cosine similarity"><span>{score:.3f}</span>'
+        f'<div class="score" title="{_meaning(result.get("match"))}"><span>{score:.3f}</span>'
         f'<div class="bar"><span style="width:{max(0.0, min(score, 1.0)):.0%}"></span></div></div>'
         f'<div class="title">{escape(title)}</div>'
         f'<div class="quiet">{escape(" · ".join(facts))}</div>'
         f'<div class="like"><a href="?{like}">More like this</a>{why}</div>'
         "</div></article>"
     )
+
+
+def _meaning(match: float | None) -> str:
+    known = "" if match is None else f"; a good match with a probability of {match:.0%}"
+    return f"cosine similarity{known}"
 
 
 def picture(webp: bytes) -> str:

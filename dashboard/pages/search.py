@@ -23,6 +23,12 @@ NOTHING_YET = empty(
 )
 
 
+VERDICTS = {
+    "low_confidence": "none of these is likely to be a good match",
+    "no_good_match": "unlike anything in the catalogue: no good match",
+}
+
+
 class SearchPage(pn.viewable.Viewer):
     """Searches as soon as there is a photo, and again when an option changes."""
 
@@ -119,6 +125,8 @@ class SearchPage(pn.viewable.Viewer):
         took = float(answer["took_ms"].get("total", 0.0))
         what = self._photo.name if self._photo else f"Products like {self._state.like}"
         line = f"{what} · {len(results)} results in {took:.0f} ms"
+        if (verdict := VERDICTS.get(answer.get("verdict") or "")) is not None:
+            line += f" · {verdict}"
         self._problem.visible = False
         self._query.param.update(object=query_line(_preview(self._photo), line), visible=True)
         if results:

@@ -73,13 +73,14 @@ def cells_of(explanation: Mapping[str, Any] | None) -> tuple[str, ...]:
         return ("",) * len(COLUMNS)
     strongest = explanation["matches"][:1]
     return (
-        _percent(explanation["foreground_share"]),
+        percent(explanation["foreground_share"]),
         _BADGES[explanation["trust"]["better_than_chance"]],
-        f"{_percent(strongest[0]['share'])} of the score" if strongest else "",
+        f"{percent(strongest[0]['share'])} of the score" if strongest else "",
     )
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """A share in words; a dash for None."""
     return "–" if share is None else f"{share * 100:.0f} %"
 
 

@@ -154,17 +154,27 @@ def _is_image(what: str, crop: tuple[float, ...] | None) -> bool:
     return is_image
 
 
+VERDICTS = {
+    "low_confidence": "None of these is likely to be a good match.",
+    "no_good_match": "This photo is unlike anything in the catalogue; no good match.",
+}
+"""What is said of a search that the calibrated scores do not speak for."""
+
+
 def _show(answer: dict[str, Any]) -> None:
     if not answer["results"]:
         click.echo("Nothing found.")
         return
-    from local.commands.explain import COLUMNS, cells_of
+    from local.commands.explain import COLUMNS, cells_of, percent
 
+    if (verdict := VERDICTS.get(answer.get("verdict") or "")) is not None:
+        click.echo(verdict)
     explained = any("explanation" in item for item in answer["results"])
     print_table(
         (
             ">Rank",
             ">Score",
+            ">Match",
             "Product",
             "View",
             "Title",
@@ -175,6 +185,7 @@ def _show(answer: dict[str, Any]) -> None:
             (
                 item["rank"],
                 f"{item['score']:.3f}",
+                percent(item.get("match")),
                 item["product_id"],
                 item["view"],
                 item["title"],

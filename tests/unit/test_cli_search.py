@@ -65,6 +65,7 @@ def answer_of(*products: str, category: str = "shoes") -> dict[str, Any]:
     return {
         "query_id": "01J",
         "generation": "1",
+        "verdict": "low_confidence",
         "took_ms": {"encode": 20.0, "search": 1.5, "total": 22.0},
         "results": [
             {
@@ -72,6 +73,7 @@ def answer_of(*products: str, category: str = "shoes") -> dict[str, Any]:
                 "product_id": product,
                 "view": "front",
                 "score": 1 - rank / 10,
+                "match": 0.97 if rank == 1 else None,
                 "title": f"The \x1b[31m{product}",
                 "category": category,
             }
@@ -92,10 +94,11 @@ def test_an_image_is_sent_as_it_is(api: FakeApi, tmp_path: Path) -> None:
     assert (path, kind, body) == ("/search", "image/png", b"pixels")
     assert query == {"k": ["3"], "catalogue": ["shop"], "filter": ["price<=50"]}
     rows = [line.split() for line in result.output.splitlines() if "front" in line]
-    assert [row[:4] for row in rows] == [
-        ["1", "0.900", "boot-7", "front"],
-        ["2", "0.800", "mug", "front"],
+    assert [row[:6] for row in rows] == [
+        ["1", "0.900", "97", "%", "boot-7", "front"],
+        ["2", "0.800", "–", "mug", "front", "The"],
     ]
+    assert "None of these is likely to be a good match." in result.output
     assert "\x1b" not in result.output  # a title must not command the terminal
     assert "22 ms (encode 20.0, search 1.5)" in result.output
 
