@@ -221,6 +221,11 @@ ALARMS = {
     **_of_scheduled_work("Health", 6, "No examination of the catalogues has been finished"),
     # What expires before it is counted is lost; that takes months.
     **_of_scheduled_work("Rollup", 6, "The search log has not been added up"),
+    "HoursNotCountedAlarm": _own(
+        *("HoursNotCounted", "Rollup", "Sum", 0),
+        "Searches expired before they were added up.",
+        period_s=15 * MINUTE_S,
+    ),
 }
 """By logical id."""
 

@@ -40,6 +40,8 @@ UNITS = {
     "UnreadableFiles": "Count",
     # recluster, project, health and rollup
     "RunsGivenUp": "Count",
+    # rollup: hours whose entries expired before they were counted
+    "HoursNotCounted": "Count",
     # sweep: keys that it asked for
     "SweepAskedAgain": "Count",
 }

@@ -13,7 +13,6 @@ bursts put in, what the fit does about both is measured. Some 1,900 runs of the 
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import time
 from collections.abc import Iterable, Sequence
@@ -21,11 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from photo_shop import FOREVER, Clock, Row, read_manifest, stocked, upload_of
 from PIL import Image, ImageDraw
-from ulid import ULID
 
 from data.sample import products, render
-from lookalike.adapters.memory import memory_stores_of
 from lookalike.core.calibration import (
     ScoreMap,
     calibration_error,
@@ -48,14 +46,12 @@ from lookalike.modelbuild import ensure_model
 from lookalike.models import default_model_dir
 from lookalike.services.query import SearchResponse
 from lookalike.services.search_request import QueryInput, SearchRequest
-from lookalike.settings import Settings
-from lookalike.wiring import Services, build_services
+from lookalike.wiring import Services
 
 CLOTHES = {"sneaker", "boot", "hat", "t-shirt", "handbag", "backpack"}
 CATEGORY = Relevance("category")
 SPLITS = 8
 DIM = 256
-FOREVER = float("inf")
 
 
 @dataclass
@@ -78,9 +74,8 @@ def embedded(images: Iterable[Image.Image], encoder: Encoder) -> Float32:
     return np.concatenate([encoder.embed([image.convert("RGB")]).embeddings for image in images])
 
 
-def read(folder: Path) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    with (folder / "manifest.csv").open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+def read(folder: Path) -> tuple[list[Row], list[Row]]:
+    rows = read_manifest(folder)
     return (
         [row for row in rows if row["split"] != "queries"],
         [row for row in rows if row["split"] == "queries"],
@@ -131,15 +126,15 @@ def pairs_of(queries: Photos, catalogue: Photos, head: Head) -> Pairs:
             [catalogue.categories[item] for item in order],
             queries.categories[number],
         )
-        for score, good in near:
-            pairs.add(number, score, good)
+        for rank, (score, good) in enumerate(near, 1):
+            pairs.add(number, score, good, rank)
     return pairs
 
 
 def fitted(catalogue: Photos, head: Head, owners: Sequence[str] | None = None) -> ScoreMap:
     owners = owners or [str(number) for number in range(len(catalogue))]
     pairs = cross_fitted_pairs(
-        catalogue.raw, owners, catalogue.categories, head, CATEGORY, len(catalogue)
+        catalogue.raw, owners, catalogue.categories, head, CATEGORY, range(len(catalogue))
     )
     chance = by_chance(head.project(catalogue.raw), catalogue.categories)
     found = fit_score_map(pairs.scores, pairs.good, chance)
@@ -152,7 +147,7 @@ def plain(catalogue: Photos, head: Head) -> ScoreMap:
     owners = [str(number) for number in range(len(catalogue))]
     rows = head.project(catalogue.raw)
     pairs = cross_fitted_pairs(
-        rows, owners, catalogue.categories, Head.identity(head.dim_out), CATEGORY, len(rows)
+        rows, owners, catalogue.categories, Head.identity(head.dim_out), CATEGORY, range(len(rows))
     )
     found = fit_score_map(pairs.scores, pairs.good)
     assert found is not None
@@ -248,46 +243,11 @@ def measure_absent(photos: Photos) -> None:
     )
 
 
-class Clock:
-    """The time, which can be moved on."""
-
-    def __init__(self) -> None:
-        self.ahead_s = 0.0
-
-    def __call__(self) -> float:
-        return time.time() + self.ahead_s
-
-
-def stocked(rows: list[dict[str, str]], folder: Path, clock: Clock) -> Services:
-    """A catalogue with a fitted head, as it comes to be by itself."""
-    stores = memory_stores_of(clock)
-    services = build_services(Settings(refresh_s=0.5), stores, lambda: str(ULID()), clock)
-    keys = []
-    for row in rows:
-        keys.append(f"shop/{Path(row['file']).name}")
-        body = (folder / row["file"]).read_bytes()
-        metadata = {"category": row["category"]}
-        stores.images.put_object(keys[-1], body, "image/jpeg", metadata)  # type: ignore[attr-defined]
-    services.ingest.reconcile(keys)
-    first = stores.lineages.get("shop")
-    services.reindex.begin("shop")
-    while stores.lineages.get("shop") == first or not _has_head(services):
-        clock.ahead_s += 200
-        services.reindex.run(FOREVER, "shop")
-    return services
-
-
-def _has_head(services: Services) -> bool:
-    lineage = services.stores.lineages.get("shop")
-    assert lineage is not None
-    return bool(services.stores.registry.read(lineage.current.scope)[1].head)
-
-
 def searched(folder: Path, foreign: dict[str, list[bytes]]) -> None:
     """All of it through the services: uploads, calibration, searches."""
     rows, asked = read(folder)
     clock = Clock()
-    services = stocked(rows, folder, clock)
+    services = stocked((upload_of(row, folder) for row in rows), clock)
     took = {"before": searches(services, asked, folder)[0]}
     begun = time.perf_counter()
     report = services.calibrate.run(FOREVER, now=True)
@@ -322,7 +282,7 @@ def search(services: Services, body: bytes) -> SearchResponse:
 
 
 def searches(
-    services: Services, asked: list[dict[str, str]], folder: Path
+    services: Services, asked: list[Row], folder: Path
 ) -> tuple[list[float], list[SearchResponse]]:
     """Milliseconds without decoding and encoding, and the answers."""
     found = [search(services, (folder / row["file"]).read_bytes()) for row in asked]

@@ -256,6 +256,13 @@ def test_hours_are_touched_until_they_are_settled(rollups):
     assert rollups.touched() == [TouchedHour(9, 5.5)]
 
 
+def test_a_state_of_many_hours_fits_into_an_item(rollups):
+    counted = {470_000 + hour: Counted(1.7e9 + hour / 3, 1.7e9, 0.25) for hour in range(9_000)}
+    state = RollupState(7, counted, looked_at=8)
+    rollups.put_state(state)
+    assert replace(rollups.state(), revision=None) == state
+
+
 def test_the_state_is_written_by_one_of_two(rollups):
     assert rollups.state() is None
     state = RollupState(7, {472_222: Counted(1.5, 0.1 + 0.2, 3.0)}, Reading(8, 1.5, 2, "x", "k"))

@@ -78,6 +78,17 @@ def test_what_was_made_is_found_by_kind(stores):
     assert types == [int, float, str, bool]
 
 
+def test_what_is_current_can_be_taken_away_by_who_knows_it(stores):
+    first = stores.artifacts.put(artifact())
+    stores.artifacts.put(replace(first, serial=2))
+    with pytest.raises(Conflict):
+        stores.artifacts.remove(first)
+    second = stores.artifacts.current(SHOP)["clusters"]
+    stores.artifacts.remove(second)
+    stores.artifacts.remove(second)
+    assert stores.artifacts.current(SHOP) == {}
+
+
 def test_jobs_are_listed_by_name(stores):
     table = stores.jobs
     assert table.get(SHOP, "recluster") is None and table.all(SHOP) == []

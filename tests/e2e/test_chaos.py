@@ -13,7 +13,7 @@ import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 import pytest
-from chaos.clients import Client, Maintenance, Searcher
+from chaos.clients import WORK, Client, Maintenance, Searcher
 from chaos.history import History
 from chaos.killer import Killer
 from chaos.oracle import Oracle
@@ -23,7 +23,13 @@ OPERATIONS = int(os.environ.get("LOOKALIKE_CHAOS_OPERATIONS", "100"))
 SEED = int(os.environ.get("LOOKALIKE_CHAOS_SEED", "1"))
 CLIENTS = 4
 # Appends last longer while what they need is being killed; files that were replaced go soon.
-SETTINGS = {**THRESHOLDS, "LOOKALIKE_SETTLE_S": "15", "LOOKALIKE_GRACE_S": "10"}
+SETTINGS = {
+    **THRESHOLDS,
+    "LOOKALIKE_SETTLE_S": "15",
+    "LOOKALIKE_GRACE_S": "10",
+    "LOOKALIKE_MAP_METHOD": "pca",
+    "LOOKALIKE_QUIET_S": "1",
+}
 BOUND_S = 60.0
 JOIN_S = 300.0
 
@@ -49,13 +55,14 @@ def test_what_was_acknowledged_survives_kills_of_anything(launch, photo):
     cloud = launch()
     history = History(products=min(max(OPERATIONS // 9, 12), 160), draw=photo)
     stop = threading.Event()
+    maintenance = [
+        Maintenance(cloud, name, SEED + number)
+        for number, name in enumerate(("Compact", "Reindex", "Sweep", *WORK), 200)
+    ]
     with ThreadPoolExecutor(16) as pool:
         beside = [
             pool.submit(Searcher(cloud, history, SEED + 100, BOUND_S).run, stop),
-            *(
-                pool.submit(Maintenance(cloud, name, SEED + number).run, stop)
-                for number, name in enumerate(("Compact", "Reindex", "Sweep"), 200)
-            ),
+            *(pool.submit(item.run, stop) for item in maintenance),
         ]
         killer = Killer(cloud, history, launch, SEED)
         work = [
@@ -81,6 +88,7 @@ def test_what_was_acknowledged_survives_kills_of_anything(launch, photo):
                 "kills": history.kills_by_kind,
                 "searches beside": history.answers,
                 "worst lag in them, s": round(history.worst_lag_s, 1),
+                "finished by hand": {item.function: item.finished for item in maintenance},
                 "seconds of operations": round(worked_s, 1),
                 "checked": oracle.checked,
                 "differences": len(history.differences),

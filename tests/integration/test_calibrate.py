@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from calibrated_shop import CATEGORIES, FOREVER, Hand, Shop, draw, foreign
+from lookalike.adapters.failing import Crash
 from lookalike.core.calibration import Calibration, encode_calibration
 from lookalike.core.errors import NotFound
 from lookalike.services import calibrate as module
@@ -134,14 +135,14 @@ def judged(shop: Shop, count: int, **changes: object) -> list[Judged]:
     return found
 
 
-def test_fifty_judged_searches_are_believed_before_categories(shop) -> None:
+def test_fifty_judged_searches_are_believed_where_they_say_what_categories_do_not(shop) -> None:
     shop.stock(20)
     shop.judged = judged(shop, 49)
     assert shop.calibrate().catalogues[0].summary["relevance"] == "category"
     shop.judged = judged(shop, 50)
     (said,) = shop.calibrate(now=True).catalogues
     assert (said.summary["relevance"], said.summary["judged"]) == ("judged", 50)
-    assert said.summary["pairs"] == 200
+    assert said.summary["pairs"] == 150
     # Those of other generations, and of parts of photos, have other scores.
     for changes in ({"generation": "another"}, {"kind": "region"}):
         shop.judged = judged(shop, 60, **changes)
@@ -167,6 +168,101 @@ def test_it_is_made_anew_when_enough_has_come_or_been_judged_and_not_else(shop) 
     assert (artifact(shop).serial, artifact(shop).summary["relevance"]) == (3, "judged")
     shop.calibrate(wait_s=90_000)
     assert artifact(shop).serial == 3
+
+
+def test_as_many_judged_searches_as_are_read_are_new_ones_each_day(shop, monkeypatch) -> None:
+    monkeypatch.setattr(module, "MAX_JUDGED", 60)
+    shop.stock(20)
+    shop.judged = judged(shop, 70)
+    shop.calibrate()
+    assert artifact(shop).summary["judged"] == 60
+    shop.calibrate(wait_s=90_000)
+    assert artifact(shop).serial == 2
+
+
+def test_clicks_on_what_is_first_say_nothing_of_scores(shop) -> None:
+    shop.stock(20)
+    shop.calibrate()
+    alone = current(shop)
+    shop.judged = judged(shop, 400)
+    for item in shop.judged:
+        item.gains = {"p0": 1}
+    shop.calibrate(now=True)
+    assert current(shop).relevance == "category"
+    assert np.array_equal(current(shop).score_map.matches, alone.score_map.matches)
+
+
+def test_judged_searches_that_take_too_long_are_left_to_the_next_slice(shop) -> None:
+    shop.stock(20)
+    service, read = shop.calibration(), []
+
+    def slowly(catalogue: str, limit: int):
+        for item in judged(shop, 100):
+            read.append(item)
+            shop.clock.now += 1.0
+            yield item
+
+    service._judged = slowly
+    shop.clock.now += 1_000
+    assert not service.run(shop.clock.now + 30).finished
+    assert len(read) < 40
+    assert service.run(FOREVER).finished and artifact(shop).summary["judged"] == 100
+
+
+@pytest.mark.parametrize("name", ["one a product", "nearly all in one"])
+def test_categories_that_say_nothing_are_no_measure(shop, name) -> None:
+    for product in range(60):
+        category = f"sku {product}" if name == "one a product" else "all" if product else "other"
+        views = {
+            f"shop/p{product}/{view}.png": draw(product, view, 8)
+            for view in range(1 + (product % 3 == 0))
+        }
+        shop.upload(views, category=category)
+    (said,) = shop.calibrate().catalogues
+    assert said.summary["relevance"] == ""
+    more = {
+        f"shop/p{product}/{view}.png": draw(product, view, 8)
+        for product in range(60)
+        for view in (1, 2)
+    }
+    shop.upload(more)
+    assert shop.calibrate(now=True).catalogues[0].summary["relevance"] == "product"
+
+
+def test_photos_without_another_of_their_product_are_not_searched_with(shop, monkeypatch) -> None:
+    photos = {
+        f"shop/p{product}/{view}.png": draw(product, view, 25)
+        for product in range(30)
+        for view in (0, 1)
+    }
+    photos |= {f"shop/q{product}.png": draw(100 + product, 0, 25) for product in range(90)}
+    shop.upload(photos)
+    (said,) = shop.calibrate().catalogues
+    assert (said.summary["relevance"], said.summary["queries"]) == ("product", 60)
+    monkeypatch.setattr(calibrate_sample, "SAMPLE_ROWS", 140)  # through the index
+    (said,) = shop.calibrate(now=True).catalogues
+    assert said.summary["relevance"] == "product" and 50 <= said.summary["queries"] <= 60
+
+
+def test_no_search_counts_twice_when_a_slice_dies_between_its_two_writes(shop, monkeypatch) -> None:
+    monkeypatch.setattr(calibrate_sample, "SAMPLE_ROWS", 60)
+    shop.stock(20)
+    whole = shop.calibrate().catalogues[0].summary["pairs"]
+    monkeypatch.setattr(jobs, "SAVE_EVERY_S", 0.0)
+    save, died = jobs.Run.save, []
+
+    def dying(self, **changes):
+        if changes.get("done", 0) >= 25 and not died:
+            died.append(changes)
+            raise Crash
+        save(self, **changes)
+
+    monkeypatch.setattr(jobs.Run, "save", dying)
+    shop.clock.now += 1_000
+    with pytest.raises(Crash):
+        shop.calibration().run(FOREVER, now=True)
+    (said,) = shop.calibrate().catalogues
+    assert died and said.summary["pairs"] == whole
 
 
 def test_what_people_said_is_not_asked_for_every_minute(shop) -> None:
@@ -200,7 +296,8 @@ def test_another_head_or_encoder_is_calibrated_at_once(shop) -> None:
 
 
 def test_a_shop_that_is_too_small_says_nothing(shop) -> None:
-    shop.upload({f"shop/x{number}.png": draw(0, number) for number in range(19)}, category="a")
+    shop.upload({f"shop/x{number}.png": draw(0, number) for number in range(10)}, category="a")
+    shop.upload({f"shop/z{number}.png": draw(1, number) for number in range(9)}, category="b")
     assert shop.calibrate().catalogues[0].summary == {}
     assert shop.stores.artifacts.current("shop") == {}
     shop.upload({"shop/y.png": draw(1, 1)}, category="b")

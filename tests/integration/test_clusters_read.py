@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
@@ -43,7 +44,7 @@ def test_a_given_name_is_kept_from_run_to_run(shop: Shop):
 
 def test_what_cannot_be_named_is_refused(shop: Shop):
     clusters = shop.read()
-    for name in ("", "  ", "x" * 81, "a\nb"):
+    for name in ("", "  ", "x" * 81, "a\nb", "\u202e", "\u200b \u200d"):
         with pytest.raises(InvalidRequest) as refused:
             clusters.rename(CATALOGUE, "c1", name)
         assert refused.value.parameter == "name"
@@ -113,3 +114,47 @@ def test_few_catalogues_are_in_memory(shop: Shop):
     for number in range(50):
         assert clusters.current(f"catalogue-{number}") is None
     assert len(clusters._known) == len(clusters._reading) == 32
+
+
+def test_a_table_that_hangs_holds_up_one_search_for_a_moment(shop: Shop):
+    with ThreadPoolExecutor(1) as pool:
+        clusters = Clusters(shop.stores, 30.0, shop.clock, pool)
+        gate = Event()
+        pool.submit(gate.wait)  # nothing can be read until it opens
+        begun = time.monotonic()
+        assert clusters.finder(shop.generation, HEAD, wait_s=0.05) is None
+        for _ in range(5):
+            assert clusters.finder(shop.generation, HEAD) is None, "these do not wait again"
+        assert time.monotonic() - begun < 0.9
+        gate.set()
+    assert clusters.finder(shop.generation, HEAD) is not None
+
+
+def test_whatever_goes_wrong_is_logged_and_what_was_known_stays(shop: Shop, caplog, monkeypatch):
+    clusters = Clusters(shop.stores, 30.0, shop.clock, Inline())
+    known = clusters.finder(shop.generation, HEAD)
+    assert known is not None
+
+    def defect(catalogue):
+        raise KeyError("head_bytes")
+
+    monkeypatch.setattr(shop.stores.artifacts, "current", defect)
+    shop.clock.now += 40
+    assert clusters.finder(shop.generation, HEAD) is known
+    assert "Traceback" in caplog.text and "head_bytes" in caplog.text
+    other = Clusters(shop.stores, 30.0, shop.clock, Inline())
+    assert other.finder(shop.generation, HEAD) is None
+
+
+def test_a_cluster_that_goes_while_it_is_named_is_not_found(shop: Shop, monkeypatch):
+    clusters = shop.read()
+    first = clusters.list(CATALOGUE).clusters[0].cluster_id
+    put = shop.stores.cluster_names.put
+
+    def and_gone(*args):
+        put(*args)
+        shop.stores.artifacts.remove(shop.stores.artifacts.current(CATALOGUE)["clusters"])
+
+    monkeypatch.setattr(shop.stores.cluster_names, "put", and_gone)
+    with pytest.raises(NotFound):
+        clusters.rename(CATALOGUE, first, "Boots")

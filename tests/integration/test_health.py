@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,19 @@ import pytest
 from PIL import Image, ImageFilter
 
 from health_shop import CATALOGUE, FOREVER, HealthShop, Photo, drawn, point
+from lookalike.core import neighbours
 from lookalike.core.errors import Conflict, InvalidRequest, NotFound
 from lookalike.core.health import KINDS
 from lookalike.core.jobs import Artifact, artifact_key
 from lookalike.core.shown import product_hash, write_shown
-from lookalike.services import health, health_photos, jobs, live_embeddings
+from lookalike.services import (
+    health,
+    health_neighbours,
+    health_photos,
+    health_state,
+    jobs,
+    live_embeddings,
+)
 
 
 @pytest.fixture
@@ -72,7 +81,7 @@ def test_every_fault_is_found_and_nothing_else(shop: HealthShop):
     (thin,) = shop.findings("thin-category")
     assert thin.evidence["category"] == "scarf" and thin.products == []
     counts = dict(zip(KINDS, (3, 1, 1, 4, 0, 1), strict=True))
-    assert summary == {**counts, "products": 70, "views": 70}
+    assert summary == {**counts, "products": 70, "views": 70, "unreadable_files": 0}
     assert shop.read().summary(CATALOGUE).counts == counts
     shown = shop.findings("low-quality")[0].products[0]
     assert shown.title and shown.category == "hat" and "thumbnails/" in shown.views[0].thumbnail_url
@@ -84,8 +93,11 @@ def test_any_slices_end_in_the_same_findings(shop: HealthShop, monkeypatch: pyte
     whole = {kind: shop.findings(kind) for kind in KINDS}
     monkeypatch.setattr(live_embeddings, "BLOCK_ROWS", 13)
     monkeypatch.setattr(health, "ROWS_AT_ONCE", 9)
-    monkeypatch.setattr(health, "MANY_ROWS", 20)
+    monkeypatch.setattr(health_neighbours, "MANY_ROWS", 20)
+    monkeypatch.setattr(health_neighbours, "ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(neighbours, "_ROWS_A_LIST", 10)
     monkeypatch.setattr(jobs, "SAVE_EVERY_S", 0.0)
+    saved = saves(monkeypatch)
     clock = shop.clock
     slices = 0
     while True:
@@ -96,9 +108,25 @@ def test_any_slices_end_in_the_same_findings(shop: HealthShop, monkeypatch: pyte
         if report.finished:
             break
     assert slices > 3
+    assert {state.rounds for state in saved} == set(range(neighbours.ROUNDS + 1))
+    assert {state.divided for state in saved} >= {0, 16, 32, 48, 64, 70}
+    assert {state.list_next for state in saved} >= {0, 1, 2, 3}
     again = {kind: shop.findings(kind) for kind in KINDS}
     assert again == whole
     assert not list(shop.stores.index.list("work/"))
+
+
+def saves(monkeypatch: pytest.MonkeyPatch) -> list[health_state.State]:
+    """Every state that is saved from now on, as it is then."""
+    saved: list[health_state.State] = []
+    true = health.save_state
+
+    def save(stores: object, run: object, state: health_state.State, **changes: object) -> None:
+        saved.append(copy.deepcopy(state))
+        true(stores, run, state, **changes)
+
+    monkeypatch.setattr(health, "save_state", save)
+    return saved
 
 
 class Ticking(HealthShop):

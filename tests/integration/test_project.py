@@ -11,9 +11,10 @@ import pytest
 from lookalike.core.clusters import product_hash
 from lookalike.core.errors import NotFound
 from lookalike.core.head import encode_head, fit_head
-from lookalike.core.keys import content_digest, head_key
+from lookalike.core.keys import content_digest, head_key, segment_key
 from lookalike.core.types import Manifest
 from lookalike.services import live_embeddings
+from lookalike.services.map_files import open_map
 from lookalike.services.map_reader import MapReader
 from project_shop import ProjectShop, groups_apart
 from recluster_shop import CATALOGUE, FOREVER, point
@@ -143,7 +144,7 @@ def test_beyond_a_setting_a_sample_is_laid_out_and_the_rest_is_placed(filled: Pr
 def test_a_handful_of_products_gets_a_map_by_hand_alone(shop: ProjectShop, method: str):
     shop.project()
     assert shop.project(now=True) == {}
-    assert shop.stores.jobs.get(CATALOGUE, "project").error == "There is no product."
+    assert shop.stores.jobs.get(CATALOGUE, "project").error == "", "it is an outcome"
     for count in (1, 2, 5):
         shop.put_group(count, count)
         assert shop.project(map_method=method) is not None
@@ -310,3 +311,53 @@ def test_old_maps_are_deleted_after_a_grace(filled: ProjectShop):
     keys = {info.key for info in filled.stores.index.list("derived/map/")}
     current = filled.stores.artifacts.current(CATALOGUE)["map"]
     assert current.key in keys and len(keys) <= 2
+
+
+@pytest.mark.parametrize("what", ["map", "details", "arrivals"])
+def test_a_map_that_is_lost_in_a_quiet_catalogue_is_made_anew(filled: ProjectShop, what: str):
+    filled.project()
+    filled.put_group(1, 1, first=60)
+    filled.project(wait_s=1)
+    service = filled.map_service()
+    for _ in range(2):
+        filled.clock.now += 500
+        assert service.run(FOREVER).finished
+    made = filled.map().artifact
+    key = made.arrivals_key if what == "arrivals" else made.key
+    if what == "details":
+        (part,) = open_map(filled.stores.index, key).head.details
+        body = bytearray(filled.stores.index.get(key, 10**9)[1])
+        body[part.start + 9] ^= 1
+        filled.stores.index.put_object(key, bytes(body))
+    else:
+        filled.stores.index.delete(key)
+    reads = []
+    read = filled.stores.index.get_range
+    filled.stores.index.get_range = lambda *args: reads.append(args) or read(*args)
+    assert service.run(FOREVER).finished and not reads, "it was looked at lately"
+    filled.clock.now += 400
+    for _ in range(3):
+        service.run(FOREVER)
+    assert filled.map().artifact.serial == made.serial + 1
+    assert set(filled.on_map()) == filled.live()
+
+
+def test_a_catalogue_without_products_has_no_map(filled: ProjectShop, caplog):
+    filled.project()
+    for id_ in sorted(filled.live())[5:]:
+        filled.remove(id_)
+    assert filled.project()["products"] == 5
+    for id_ in filled.live():
+        filled.remove(id_)
+    assert filled.project() == {} and MapReader(filled.stores).read(CATALOGUE) is None
+    assert not filled.stores.jobs.get(CATALOGUE, "project").error and "ERROR" not in caplog.text
+    filled.put_group(1, 30)
+    filled.project()
+    assert set(filled.on_map()) == filled.live()
+
+
+def test_the_summary_of_a_map_counts_files_that_cannot_be_read(filled: ProjectShop):
+    assert filled.project()["unreadable_files"] == 0
+    entries, _ = filled.stores.registry.read(filled.generation.scope)
+    filled.stores.index.put_object(segment_key(CATALOGUE, entries[0].digest), b"nothing")
+    assert filled.project(now=True)["unreadable_files"] == 1

@@ -116,15 +116,41 @@ def test_a_runner_that_was_taken_over_changes_nothing(
     written = project_run.MapRun._written
     taken_over = []
 
-    def late(self, current):
+    def late(self):
         if not taken_over:
             taken_over.append(True)
             assert filled.map_service().run(FOREVER).finished
             assert filled.map().artifact.serial == 1
-        return written(self, current)
+        return written(self)
 
     monkeypatch.setattr(project_run.MapRun, "_written", late)
     report = filled.map_service().run(FOREVER, now=True)
     assert taken_over and CATALOGUE in report.postponed
     assert filled.map().artifact.serial == 1 and set(filled.on_map()) == filled.live()
     assert not list(filled.stores.index.list("work/"))
+
+
+def test_what_is_saved_is_written_however_time_goes_on(
+    filled: ProjectShop, monkeypatch: pytest.MonkeyPatch
+):
+    """It becomes time to save between two looks of one block; then the process dies."""
+    monkeypatch.setattr(live_embeddings, "BLOCK_ROWS", 10)
+    save = jobs.Run.save
+
+    def dying(run, **changes):
+        save(run, **changes)
+        raise KeyboardInterrupt
+
+    for look in range(2, 6):
+        looks = iter(range(1, 1000))
+
+        def is_due(run, looks=looks, look=look):
+            return run.job.phase == "reading" and next(looks) >= look
+
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs.Run, "is_due", property(is_due))
+            patch.setattr(jobs.Run, "save", dying)
+            with pytest.raises(KeyboardInterrupt):
+                filled.map_service(map_method="pca").run(FOREVER, now=True)
+        filled.project(map_method="pca")
+        assert set(filled.on_map()) == filled.live()

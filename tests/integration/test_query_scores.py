@@ -211,3 +211,37 @@ def test_an_index_of_nothing_is_judged_without_a_head(shop) -> None:
     response = shop.search(draw(1, 500, SPREAD))
     assert response.results == []
     assert response.verdict == "low_confidence"
+
+
+@pytest.mark.parametrize("error", [ValueError("a record of newer code"), KeyError("key")])
+def test_whatever_goes_wrong_searches_do_without(shop, error, monkeypatch, caplog) -> None:
+    def current(catalogue: str):
+        raise error
+
+    photo = draw(1, 500, SPREAD)
+    assert shop.search(photo).verdict == "match"
+    monkeypatch.setattr(shop.stores.artifacts, "current", current)
+    for services, verdict in ((shop.services, "match"), (shop.make(), None)):
+        shop.clock.now += 10
+        request = SearchRequest("shop", (QueryInput(image=photo),))
+        found = services.query.search(request)
+        assert (found.verdict, len(found.results)) == (verdict, 10)
+    assert type(error) in {item.exc_info[0] for item in caplog.records if item.exc_info}
+
+
+def test_calibration_and_clusters_share_one_wait_and_later_searches_have_none(
+    shop, monkeypatch
+) -> None:
+    held = threading.Event()
+
+    def hangs(catalogue: str):
+        assert held.wait(20)
+        raise Unavailable("no answer")
+
+    monkeypatch.setattr(shop.stores.artifacts, "current", hangs)
+    monkeypatch.setattr(module, "FIRST_READ_S", 0.3)
+    services = shop.make()
+    request = SearchRequest("shop", (QueryInput(image=draw(1, 500, SPREAD)),))
+    first, second = (services.query.search(request).took_ms["judge"] for _ in range(2))
+    held.set()
+    assert 250 < first < 500 and second < 150

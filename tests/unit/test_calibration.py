@@ -227,20 +227,27 @@ def test_a_file_that_does_not_hold_what_it_says_is_refused() -> None:
 ROWS = [("a", "front", 0.9), ("b", "front", 0.8), ("c", "front", 0.7), ("d", "front", 0.6)]
 
 
-def test_clicks_judge_what_stands_above_them_and_nothing_below() -> None:
-    found = judged_pairs([(ROWS, {"c": 1}), (ROWS, {"d": 0}), (ROWS, {"a": 3, "b": 0})])
-    assert list(zip(found.queries, found.scores, found.good, strict=True)) == [
-        (0, 0.9, False),
-        (0, 0.8, False),
-        (0, 0.7, True),
-        (1, 0.6, False),
-        (2, 0.9, True),
-        (2, 0.8, False),
+def test_what_is_above_the_lowest_that_was_judged_is_judged_by_it() -> None:
+    judged = [
+        (ROWS, {"a": 1, "c": 1}),
+        (ROWS, {"d": 0}),
+        (ROWS, {"a": 3, "b": 0}),
+        (ROWS, {"a": 1}),
+    ]
+    found = judged_pairs(judged)
+    rows = zip(found.queries, found.ranks, found.scores, found.good, strict=True)
+    assert list(rows) == [
+        (0, 1, 0.9, True),
+        (0, 2, 0.8, False),
+        (1, 1, 0.9, False),
+        (1, 2, 0.8, False),
+        (1, 3, 0.7, False),
+        (2, 1, 0.9, True),
     ]
 
 
 def test_the_photo_itself_judges_nothing() -> None:
-    assert len(judged_pairs([([("a", "front", 0.99)], {"a": 1})])) == 0
+    assert len(judged_pairs([([("a", "front", 0.99), *ROWS], {"b": 1})])) == 1
     found = best_of_products(
         [0.98, 0.9, 0.8, 0.7], ["a", "a", "b", "a"], ["x", "x", None, "x"], "x"
     )
@@ -257,11 +264,11 @@ def test_a_search_of_the_sample_leaves_out_the_query_and_its_product() -> None:
     raw = units(np.asarray([[1, 0, 0], [1, 0.3, 0], [1, 0.4, 0], [0, 1, 0]], dtype=np.float32))
     owners, labels = ["a", "a", "b", "c"], ["x", "x", "x", "y"]
     head = Head.identity(3)
-    category = cross_fitted_pairs(raw, owners, labels, head, Relevance("category"), 1)
+    category = cross_fitted_pairs(raw, owners, labels, head, Relevance("category"), [0])
     scores = raw[0] @ raw.T
     assert category.scores == pytest.approx([scores[2], scores[3]])
     assert category.good == [True, False]
-    product = cross_fitted_pairs(raw, owners, owners, head, Relevance("product"), 1)
+    product = cross_fitted_pairs(raw, owners, owners, head, Relevance("product"), [0])
     assert product.scores == pytest.approx([scores[1], scores[2], scores[3]])
     assert product.good == [True, False, False]
 
@@ -275,7 +282,7 @@ def test_heads_of_the_sample_have_not_seen_the_query() -> None:
     known, new = rows[:300], rows[300:]
     head = fit_head(known, 64)
     owners = [str(number) for number in range(300)]
-    fitted = cross_fitted_pairs(known, owners, ["x"] * 300, head, Relevance("category"), 300)
+    fitted = cross_fitted_pairs(known, owners, ["x"] * 300, head, Relevance("category"), range(300))
     assert len(fitted) == 3_000
     indexed = head.project(known)
     own = indexed @ indexed.T

@@ -42,7 +42,9 @@ def test_what_was_never_made_is_made_when_photos_have_stopped_arriving(changes, 
         # As many came as went: the count alone would not show it.
         ({"arrivals": 5, "products": 100}, True),
         ({"arrivals": 4, "products": 100}, False),
-        ({"products": MIN_PRODUCTS - 1}, False),
+        # It is to shrink with the catalogue, down to nothing.
+        ({"products": MIN_PRODUCTS - 1}, True),
+        ({"products": 0}, True),
     ],
 )
 def test_what_is_there_is_renewed_when_a_share_of_the_products_changed(changes, wanted):

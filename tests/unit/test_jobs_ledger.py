@@ -247,15 +247,20 @@ def test_work_is_finished_when_it_is_on_every_catalogue(memory_stores):
     assert caught.value.parameter == "catalogue"
 
 
-def test_an_error_of_the_work_itself_is_seen(memory_stores):
+def test_an_error_of_the_work_itself_is_seen_when_the_others_had_their_turn(memory_stores):
     """Retries and alarms need it."""
-    lineages(memory_stores, "a")
+    lineages(memory_stores, "a", "b")
+    seen = []
 
     def advance(lineage: Lineage) -> CatalogueReport:
-        raise ZeroDivisionError
+        seen.append(lineage.catalogue)
+        if lineage.catalogue == "a":
+            raise ZeroDivisionError
+        return report(lineage)
 
     with pytest.raises(ZeroDivisionError):
         run_catalogues(memory_stores, None, advance)
+    assert seen == ["a", "b"]
 
 
 def test_what_was_current_stays_until_the_next_takes_its_place(memory_stores, clock):

@@ -55,7 +55,7 @@ def test_lists_find_nearly_all_and_every_row_once(
     sample = embeddings[: sample_rows(2000)]
     centroids = train_centroids(sample, 2000)
     assert centroids.shape == (33, 24)
-    places = nearest_lists(lambda rows: embeddings[rows], 2000, centroids)
+    places = nearest_lists(embeddings, centroids)
     lists = divide(places, centroids)
     assert len(lists) == 33 and (lists.near[:, 0] == np.arange(33)).all()
     found = np.full((2000, 10), -1)
@@ -69,3 +69,35 @@ def test_lists_find_nearly_all_and_every_row_once(
     true = by_brute_force(embeddings, 10)
     shares = [len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), true.tolist(), strict=True)]
     assert np.mean(shares) > 0.95
+
+
+def test_rows_that_are_all_alike_cost_no_more_than_others(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(neighbours, "_ROWS_A_LIST", 10)
+    monkeypatch.setattr(neighbours, "_MOST_A_LIST", 40)
+    same = np.tile(np.eye(1, 8, dtype=np.float32), (3000, 1))
+    centroids = train_centroids(same[: sample_rows(3000)], 3000)
+    lists = divide(nearest_lists(same, centroids), centroids)
+    sizes = [len(lists.members(number)) for number in range(len(lists))]
+    assert sum(sizes) == 3000 and max(sizes) <= 40
+    assert sorted(lists.order.tolist()) == list(range(3000))
+    asked = []
+
+    def embeddings_of(rows: np.ndarray) -> np.ndarray:
+        asked.append(len(rows))
+        return same[rows]
+
+    whole = [list_neighbours(lists, number, embeddings_of, 10) for number in range(len(lists))]
+    assert max(asked) <= 40 * neighbours.probes(len(lists))
+    assert all((found.rows >= 0).all() for rows, found in whole if len(rows))
+
+
+def test_training_goes_on_from_round_to_round(embeddings: np.ndarray):
+    whole = train_centroids(embeddings, 2000)
+    after = None
+    for _ in range(neighbours.ROUNDS):
+        after = train_centroids(embeddings, 2000, before=after, rounds=1)
+    assert after is not None and np.allclose(whole, after, atol=1e-5)
+
+
+def test_more_lists_are_searched_where_there_are_more():
+    assert [neighbours.probes(lists) for lists in (1, 8, 25, 250, 2500)] == [1, 8, 8, 16, 50]

@@ -77,6 +77,8 @@ def emitted(modules: tuple[str, ...]) -> set[str]:
     services = ROOT / "layers/common/python/lookalike/services"
     if "scheduled_work" in modules:
         files.append(services / "jobs.py")
+    if "rollup" in modules:
+        files.append(services / "rollup.py")
     if modules == QUERY:
         files += [*services.glob("query*.py"), *services.glob("search_*.py")]
     return set().union(*map(literals, files)) & UNITS.keys()

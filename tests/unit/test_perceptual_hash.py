@@ -67,3 +67,13 @@ def test_more_bits_than_are_all_found_are_refused():
 
 def test_no_pictures_have_no_pairs():
     assert close_pairs(np.empty(0, np.uint64), np.empty(0, np.uint64)).shape == (0, 2)
+
+
+def test_many_photos_that_are_nearly_the_same_cost_a_few_pairs_each():
+    chance = np.random.default_rng(6)
+    levels = chance.permutation(np.arange(1024, dtype=np.uint64))
+    hashes = (np.uint64(0x3A5C) << np.uint64(48)) | levels
+    pairs = close_pairs(hashes, ~hashes)
+    # Over ten bits each is within four bits of 385 others.
+    assert 1024 <= len(pairs) < 1024 * 64
+    assert len(np.unique(pairs)) == 1024

@@ -24,6 +24,7 @@ BUCKET = "lookalike-images"
 QUEUE = "lookalike-ingest"
 SAME = 0.99
 """Cosine from which two photos are the same; different drawn ones come to 0.97."""
+WORK = ("Recluster", "Project", "Health", "Rollup")
 _PAUSE_S = 0.35
 _PATIENCE_S = 90.0
 
@@ -198,8 +199,27 @@ class Searcher:
         late = {item.key for item, known in live.items() if known[0] + self._bound_s < begun}
         if status == 200:
             self._check(answer["results"], slots, steady, live, photo, begun)
+            self._click(answer)
         elif 400 <= status < 500 and late:
             self._history.differs(f"a search answers {status}: {answer}")
+
+    def _click(self, answer: dict[str, Any]) -> None:
+        """Open the first result; what was taken must be counted in the end."""
+        if not answer["results"]:
+            return
+        first = answer["results"][0]["product_id"]
+        click = {
+            "query_id": answer["query_id"],
+            "product_id": first,
+            "event": "click",
+            "rank": 1,
+        }
+        with suppress(urllib3.exceptions.HTTPError):
+            status, refused = self._cloud.request("POST", "/feedback", json=click)
+            if status == 204:
+                self._history.clicks.add((click["query_id"], first))
+            elif status != 404 and 400 <= status < 500:  # a log entry may be lost
+                self._history.differs(f"a click answers {status}: {refused}")
 
     def _check(
         self,
@@ -252,19 +272,21 @@ class Maintenance:
 
     def __init__(self, cloud: Running, function: str, seed: int) -> None:
         self._cloud = cloud
-        self._function = function
+        self.function = function
         self._random = random.Random(seed)
         self.finished = 0
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(self._random.expovariate(1 / 1.5)):
             detail: dict[str, Any] = {}
-            if self._function == "Reindex" and self._random.random() < 0.5:
+            if self.function == "Reindex" and self._random.random() < 0.5:
                 action = self._random.choice(["build", "build", "build", "rollback"])
                 detail = {"action": action, "catalogue": self._random.choice(CATALOGUES)}
-            if self._function == "Sweep":
+            if self.function == "Sweep":
                 detail = {"mode": "anew", "within_s": 20}
-            self.finished += run_function(self._cloud, self._function, detail) is not None
+            if self.function in WORK:
+                detail = {"now": self._random.random() < 0.5}
+            self.finished += run_function(self._cloud, self.function, detail) is not None
 
 
 def run_function(cloud: Running, name: str, detail: dict[str, Any]) -> Any:

@@ -102,6 +102,8 @@ class History:
         self.differences: list[str] = []
         self.outcomes: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
+        self.clicks: set[tuple[str, str]] = set()
+        self.begun_at = time.time()
         self.worst_lag_s = 0.0
         self.may_go_on = threading.Event()
         self.may_go_on.set()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import urllib3
 from chaos.clients import BUCKET, QUEUE, SAME, run_function
 from chaos.history import CATALOGUES, Content, History, Slot
+from chaos.work_oracle import WorkOracle
 from running_cloud import Running
 
 from lookalike.core.keys import map_key
@@ -56,6 +57,9 @@ class Oracle:
             if run_function(self._cloud, function, {}) is None:
                 self._history.differs(f"{function} fails")
         self._check_all()
+        work = WorkOracle(self._cloud, self._history)
+        work.check({catalogue: set(self._live(catalogue)) for catalogue in CATALOGUES})
+        self.checked |= work.checked
         self.checked["seconds of checks"] = round(time.monotonic() - begun, 1)
 
     def _check_all(self) -> None:

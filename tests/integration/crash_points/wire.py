@@ -318,7 +318,7 @@ class MotoCloud:
         for period in PERIODS:
             last = number_at(period, now)
             for rollup in self.stores.rollups.range(catalogue, period, last - 100, last):
-                copies.rollups._rollups[catalogue, period, rollup.number] = rollup
+                copies.rollups._rollups.setdefault((catalogue, period), {})[rollup.number] = rollup
         for touched in self.stores.rollups.touched():
             copies.rollups.touch(touched.hour, touched.at)
         if state := self.stores.rollups.state():

@@ -89,15 +89,16 @@ def _named(world: World) -> set[str]:
 # What must hold.
 
 
-def check_work(world: World, kinds: tuple[str, ...], job: str) -> None:
+def check_work(world: World, kinds: tuple[str, ...], *jobs: str) -> None:
     """Everything that was made is right, stays so, and leaves nothing lying about."""
     check_made(world, kinds)
     world.wait(GRACE_S + 3600)
     world.system(**WORK).compaction.run(FOREVER, CATALOGUE)
     named = _named(world)  # what is current stays until the next time, too
-    for _ in range(_TURNS):
-        if do(world, world.system(**WORK), job, now=True).finished:
-            break
+    for job in jobs:
+        for _ in range(_TURNS):
+            if do(world, world.system(**WORK), job, now=True).finished:
+                break
     check_made(world, kinds)
     named |= _named(world)
     there = {
@@ -112,6 +113,13 @@ def check_made(world: World, kinds: tuple[str, ...]) -> None:
     for kind in kinds:
         assert kind in artifacts(world) or kind == "figures", f"there are no {kind}"
         _CHECKS[kind](world)
+
+
+def check_readable(world: World) -> None:
+    """Whoever reads now finds all that is current."""
+    for made in artifacts(world).values():
+        for key in filter(None, (made.key, made.arrivals_key)):
+            assert world.stores.index.head(key), f"{key} is current and not there"
 
 
 def check_clusters(world: World) -> None:

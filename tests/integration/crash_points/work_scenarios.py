@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from crash_points.scenarios import Scenario
 from crash_points.work import WORK, Shopper, check_work, do, tend
@@ -88,7 +87,7 @@ def scenario(
     prepare: Callable[[World], None], job: str, *kinds: str, jobs: tuple[str, ...] = ()
 ) -> Scenario:
     return Scenario(
-        prepare, one(job), tended(jobs or (job,)), WORK, partial(check_work, kinds=kinds, job=job)
+        prepare, one(job), tended(jobs or (job,)), WORK, lambda world: check_work(world, kinds, job)
     )
 
 
@@ -106,6 +105,6 @@ WORK_SCENARIOS: dict[str, Scenario] = {
         shop,
         tended(("rollup",)),
         WORK,
-        partial(check_work, kinds=("figures",), job="rollup"),
+        lambda world: check_work(world, ("figures",), "rollup"),
     ),
 }

@@ -127,7 +127,7 @@ class Settings:
     renew_s: float = 86_400.0
     """Seconds after which all of that is made anew if anything has changed."""
     clusters: int = 0
-    """How many clusters a catalogue is divided into; 0 lets the catalogue say."""
+    """How many clusters a catalogue is divided into, up to 1,000; 0 lets the catalogue say."""
     map_method: str = "tsne"
     """``tsne``, ``pca`` or ``umap`` (with the extra of that name): how the map is laid out."""
     map_rows: int = 20_000

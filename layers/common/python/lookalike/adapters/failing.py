@@ -45,6 +45,7 @@ FAULTS = (
 
 _CONDITIONAL = {
     "artifacts.put",
+    "artifacts.remove",
     "index.replace",
     "jobs.put",
     "lineages.put",

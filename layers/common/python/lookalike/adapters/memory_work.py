@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from lookalike.adapters.memory_revisions import put_unchanged
+from lookalike.core.errors import Conflict
 from lookalike.core.jobs import Artifact, Job, JobName
 
 
@@ -25,6 +26,15 @@ class MemoryArtifacts:
         """See `lookalike.core.ports.ArtifactTable`."""
         with self._lock:
             return put_unchanged(self._artifacts, (artifact.catalogue, artifact.kind), artifact)
+
+    def remove(self, artifact: Artifact) -> None:
+        """See `lookalike.core.ports.ArtifactTable`."""
+        key = artifact.catalogue, artifact.kind
+        with self._lock:
+            stored = self._artifacts.get(key)
+            if stored is not None and stored.revision != artifact.revision:
+                raise Conflict(f"{artifact.kind} of {artifact.catalogue} was changed meanwhile")
+            self._artifacts.pop(key, None)
 
 
 class MemoryJobs:

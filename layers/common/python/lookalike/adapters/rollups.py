@@ -16,7 +16,6 @@ import msgspec
 from lookalike.adapters.table import (
     Item,
     Table,
-    decode_record,
     encode_record,
     pack_record,
     text,
@@ -107,14 +106,14 @@ class DynamoRollups:
         item = self._table.get(_key(_STATE, _STATE))
         if item is None:
             return None
-        return replace(decode_record(item, RollupState), revision=item["revision"]["S"])
+        return replace(unpack_record(item, RollupState), revision=item["revision"]["S"])
 
     def put_state(self, state: RollupState) -> RollupState:
         """See `lookalike.core.ports.RollupTable`."""
         revision = self._table.put_revised(
             "state of the roll-up",
             _key(_STATE, _STATE),
-            encode_record(replace(state, revision=None)),
+            pack_record(replace(state, revision=None)),
             state.revision,
         )
         return replace(state, revision=revision)

@@ -42,6 +42,16 @@ class DynamoArtifacts:
         )
         return replace(artifact, revision=revision)
 
+    def remove(self, artifact: Artifact) -> None:
+        """See `lookalike.core.ports.ArtifactTable`."""
+        self._table.call(
+            "DeleteItem",
+            f"{artifact.kind} of {artifact.catalogue}",
+            Key=_key(artifact.catalogue, _ARTIFACT + artifact.kind),
+            ConditionExpression="attribute_not_exists(revision) OR revision = :revision",
+            ExpressionAttributeValues={":revision": text(artifact.revision or "")},
+        )
+
 
 class DynamoJobs:
     """How far jobs are; implements `lookalike.core.ports.JobTable`."""

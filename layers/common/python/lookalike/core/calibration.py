@@ -23,6 +23,8 @@ from lookalike.core.segment import Float32
 KIND = FileKind("calibration", b"LKCA", 1)
 MIN_PAIRS = 100
 """Judged pairs below which nothing is said about scores."""
+MIN_EACH = 30
+"""Good pairs, and others, below which nothing is said: one kind alone tells nothing apart."""
 MIN_ROWS = 50
 """Photos below which nothing is said about which queries belong."""
 SAME_PHOTO = 0.99
@@ -92,7 +94,10 @@ class Calibration:
 
 
 def fit_score_map(
-    scores: npt.ArrayLike, good: npt.ArrayLike, chance: tuple[float, float] | None = None
+    scores: npt.ArrayLike,
+    good: npt.ArrayLike,
+    chance: tuple[float, float] | None = None,
+    exposures: Float64 | None = None,
 ) -> ScoreMap | None:
     """The isotonic map of scores to the share of good ones; None below `MIN_PAIRS` pairs.
 
@@ -106,15 +111,20 @@ def fit_score_map(
     chance
         The typical score of a pair drawn at random, and how likely that is a good match: where the
         map ends below scores that searches give. It ends above at a score of 1, the same photo.
+    exposures
+        (n,) how likely each was looked at, above 0: it counts as so much of a pair. One that was
+        good was seen.
     """
     scores, good = np.asarray(scores, dtype=np.float64), np.asarray(good, dtype=np.float64)
+    weights = np.ones(len(scores)) if exposures is None else exposures
     if len(scores) < MIN_PAIRS:
         return None
     order = np.argsort(scores, kind="stable")
     bins = np.array_split(order, min(len(scores) // _BIN_PAIRS, _MAX_BINS))
     knots = np.asarray([scores[part].mean() for part in bins])
-    pools = _pooled([(float(good[part].sum()), len(part), 1) for part in bins])
+    pools = _pooled([(float(good[part].sum()), float(weights[part].sum()), 1) for part in bins])
     matches = np.concatenate([np.full(width, (hits + 0.5) / (n + 1)) for hits, n, width in pools])
+    matches = np.minimum(matches, SAME_PHOTO) if exposures is not None else matches
     # Smaller pools are moved further, which may put two that are nearly equal out of order.
     matches = np.maximum.accumulate(matches)
     if chance is not None and chance[0] < knots[0]:
@@ -125,9 +135,9 @@ def fit_score_map(
     return ScoreMap(knots, matches)
 
 
-def _pooled(bins: list[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
+def _pooled(bins: list[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
     """Adjacent bins of (good, pairs, width) pooled until the share of good ones rises."""
-    pools: list[tuple[float, int, int]] = []
+    pools: list[tuple[float, float, int]] = []
     for pool in bins:
         while pools and pools[-1][0] * pool[1] >= pool[0] * pools[-1][1]:
             last = pools.pop()
@@ -153,20 +163,27 @@ def calibration_error(matches: npt.ArrayLike, good: npt.ArrayLike, bins: int = 1
 
 
 def held_out_error(
-    scores: npt.ArrayLike, good: npt.ArrayLike, groups: Int64, folds: int = 5
+    scores: npt.ArrayLike,
+    good: npt.ArrayLike,
+    groups: Int64,
+    folds: int = 5,
+    exposures: Float64 | None = None,
 ) -> float | None:
     """`calibration_error` where each group of pairs is read off a map fitted without it.
 
-    ``groups`` (n,) says which query each pair is of. None with too few pairs for that.
+    ``groups`` (n,) says which query each pair is of; with ``exposures`` what is said is how likely
+    a pair is seen and good. None with too few pairs for that.
     """
     scores, good = np.asarray(scores, dtype=np.float64), np.asarray(good, dtype=np.float64)
+    weights = np.ones(len(scores)) if exposures is None else exposures
     matches = np.empty(len(scores))
     for fold in range(folds):
         out = groups % folds == fold
-        fitted = fit_score_map(scores[~out], good[~out])
+        seen = None if exposures is None else exposures[~out]
+        fitted = fit_score_map(scores[~out], good[~out], exposures=seen)
         if fitted is None:
             return None
-        matches[out] = fitted.match(scores[out])
+        matches[out] = fitted.match(scores[out]) * weights[out]
     return calibration_error(matches, good)
 
 

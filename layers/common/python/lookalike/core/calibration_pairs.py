@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from lookalike.core.calibration import MIN_EACH, MIN_PAIRS
 from lookalike.core.head import Head, fit_head
 from lookalike.core.segment import Float32
 
@@ -26,20 +27,28 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(slots=True)
 class Pairs:
-    """Pairs in any order: score, whether it was a good match, number of the query."""
+    """Pairs in any order: score, whether it was a good match, number of the query, rank from 1."""
 
     scores: list[float] = field(default_factory=list)
     good: list[bool] = field(default_factory=list)
     queries: list[int] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def add(self, query: int, score: float, good: bool) -> None:
+    def can_be_fitted(self, *, with_bad: bool) -> bool:
+        """Whether there are enough, and enough good ones; ``with_bad``: of either kind."""
+        liked = sum(self.good)
+        others = len(self) - liked if with_bad else MIN_EACH
+        return len(self) >= MIN_PAIRS and min(liked, others) >= MIN_EACH
+
+    def add(self, query: int, score: float, good: bool, rank: int) -> None:
         """Take in a pair."""
         self.scores.append(float(score))
         self.good.append(bool(good))
         self.queries.append(query)
+        self.ranks.append(rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +73,10 @@ def judged_pairs(
 ) -> Pairs:
     """Pairs of searches that people have judged.
 
-    Good is what was clicked or bought; not good is what was called bad, and what was passed over
-    above the last good one (Joachims et al., "Accurately interpreting clickthrough data", SIGIR
-    2005). Of the rest nothing is known.
+    Of each search those above the lowest result that anything was said of: shoppers get there past
+    them (Joachims et al., "Accurately interpreting clickthrough data", SIGIR 2005). What was
+    clicked or bought is good, all else not. The lowest itself is left out, as what is below it:
+    without it the search might not be a judged one, so it says nothing of results in general.
 
     Parameters
     ----------
@@ -75,11 +85,11 @@ def judged_pairs(
     """
     pairs = Pairs()
     for query, (results, gains) in enumerate(searches):
-        liked = [rank for rank, row in enumerate(results) if gains.get(row[0], 0) > 0]
-        last = max(liked, default=-1)
-        for rank, (product_id, _, score) in enumerate(results):
-            if score <= SAME_PHOTO_SCORE and (product_id in gains or rank < last):
-                pairs.add(query, score, gains.get(product_id, 0) > 0)
+        judged = [number for number, row in enumerate(results) if row[0] in gains]
+        above = results[: max(judged, default=0)]
+        for rank, (product_id, _, score) in enumerate(above, 1):
+            if score <= SAME_PHOTO_SCORE:
+                pairs.add(query, score, gains.get(product_id, 0) > 0, rank)
     return pairs
 
 
@@ -113,7 +123,7 @@ def cross_fitted_pairs(
     labels: Sequence[str | None],
     head: Head,
     relevance: Relevance,
-    queries: int,
+    queries: Sequence[int],
 ) -> Pairs:
     """Leave-one-out searches of a whole catalogue, by heads that have not seen the query.
 
@@ -132,13 +142,14 @@ def cross_fitted_pairs(
     relevance
         What a good match is.
     queries
-        The first so many rows are searched with.
+        Numbers of the rows that are searched with.
     """
     pairs = Pairs()
     products = np.unique(np.asarray(owners), return_inverse=True)[1]
     folds = products % HEAD_FOLDS if head.mean is not None else np.zeros(len(raw), np.int64)
-    for fold in np.unique(folds[:queries]).tolist():
-        asked = np.flatnonzero(folds[:queries] == fold)
+    numbers = np.asarray(queries, dtype=np.int64)
+    for fold in np.unique(folds[numbers]).tolist():
+        asked = numbers[folds[numbers] == fold]
         rest = folds != fold
         fitted = fit_head(raw[rest], head.dim_out) if head.mean is not None else head
         rows = fitted.project(raw)
@@ -158,8 +169,8 @@ def cross_fitted_pairs(
                 [labels[number] for number in order],
                 label,
             )
-            for score, good in near:
-                pairs.add(query, score, good)
+            for rank, (score, good) in enumerate(near, 1):
+                pairs.add(query, score, good, rank)
     return pairs
 
 

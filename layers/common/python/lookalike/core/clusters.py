@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -235,9 +235,13 @@ def decode_page(page: MemberPage, data: bytes, name: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Products that came after a clustering, or have another photo since: id → cluster's number."""
+    """Products that came after a clustering, or have another photo since: id → cluster's number.
+
+    While not all that came is placed, ``seen`` has the hashes of the rows that were looked at.
+    """
 
     placed: dict[str, int]
+    seen: set[int] = field(default_factory=set)
 
     def ids(self, number: int, after: str = "") -> list[str]:
         """The ids in a cluster behind ``after``, in order."""
@@ -254,6 +258,9 @@ class Arrivals:
         ordered = sorted(self.placed)
         numbers = np.fromiter((self.placed[id_] for id_ in ordered), "<u2", len(ordered))
         sections = {"clusters": numbers.tobytes(), "ids": json_bytes(ordered)}
+        if self.seen:
+            seen = np.fromiter(self.seen, "<u8", len(self.seen))
+            sections["seen"] = np.sort(seen).tobytes()
         return encode_container(ARRIVALS_KIND, {"products": len(ordered)}, sections)
 
     @classmethod
@@ -262,7 +269,10 @@ class Arrivals:
         file = decode_container(ARRIVALS_KIND, data, name)
         ids = json.loads(bytes(file.section("ids")))
         numbers = np.frombuffer(file.section("clusters"), dtype="<u2").tolist()
-        return cls(dict(zip(ids, numbers, strict=True)))
+        seen: set[int] = set()
+        if "seen" in file.header["sections"]:
+            seen = set(np.frombuffer(file.section("seen"), dtype="<u8").tolist())
+        return cls(dict(zip(ids, numbers, strict=True)), seen)
 
 
 def without_empty(

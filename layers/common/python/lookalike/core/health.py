@@ -173,8 +173,10 @@ def outliers(rows: Rows, neighbours: Neighbours) -> list[Found]:
     np.maximum.at(nearness, number, near)
     category = rows.categories[first]
     found = []
+    order = np.argsort(category, kind="stable")
+    starts = np.searchsorted(category[order], np.arange(len(rows.names) + 1))
     for place, name in enumerate(rows.names):
-        members = np.flatnonzero(category == place)
+        members = order[starts[place] : starts[place + 1]]
         if len(members) < _MIN_MEMBERS:
             continue
         values = nearness[members]

@@ -15,7 +15,7 @@ JobName = Literal["recluster", "calibrate", "project", "health", "rollup"]
 ArtifactKind = Literal["clusters", "calibration", "map", "findings", "facts", "shown"]
 
 MIN_PRODUCTS = 20
-"""Products below which there is nothing to group, to lay out or to compare."""
+"""Products from which there is something to group, to lay out and to compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,9 @@ def why_due(
         When the newest row was committed, and the time, in epoch seconds. While photos arrive,
         nothing is made anew, unless that has been put off for ``pause_s``.
     """
-    if products < MIN_PRODUCTS:
-        return ""
     if artifact is None:
-        return "there is none" if now - newest_at >= policy.quiet_s else ""
+        is_due = products >= MIN_PRODUCTS and now - newest_at >= policy.quiet_s
+        return "there is none" if is_due else ""
     age_s = now - artifact.made_at
     is_quiet = now - newest_at >= policy.quiet_s
     if age_s < policy.quiet_s or not (is_quiet or age_s >= policy.pause_s):

@@ -2,11 +2,13 @@
 
 A row is compared with the rows of the lists nearest to its own list's centroid, a list at a time,
 as one multiplication of matrices: near-linear, and several times as fast as asking an index for
-each row. What is not compared is not found: `MANY_ROWS` says from when on.
+each row. What is not compared is not found: `MANY_ROWS` says from when on. However alike rows are,
+no step takes more than a list of `_MOST_A_LIST` rows and the lists searched for it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,11 +19,13 @@ import numpy.typing as npt
 MANY_ROWS = 10_000
 """Rows beyond which lists are made; fewer are all compared with each other."""
 
+ROUNDS = 8
+"""Rounds of k-means."""
+
 _ROWS_A_LIST = 400
-_PROBES = 8
-_ROUNDS = 8
+_MOST_A_LIST = 4 * _ROWS_A_LIST
+_LEAST_PROBES = 8
 _SAMPLE_A_LIST = 40
-_ROWS_AT_ONCE = 8192
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -41,7 +45,8 @@ class Lists:
     """Which rows are in which list, and which lists are searched for the rows of each.
 
     ``order`` (n,) has the rows list by list, those of list i from ``starts[i]`` to
-    ``starts[i + 1]``; ``near`` (lists, probes) names the lists to search, each its own first.
+    ``starts[i + 1]``; ``near`` (lists, probes) names the lists to search, each its own first. A
+    centroid with many rows has several lists.
     """
 
     order: Int64
@@ -70,7 +75,14 @@ def exact_neighbours(embeddings: Float32, k: int) -> Neighbours:
     return _nearest(embeddings, rows, embeddings, rows, k)
 
 
-def train_centroids(sample: Float32, rows: int, seed: int = 0) -> Float32:
+def train_centroids(
+    sample: Float32,
+    rows: int,
+    seed: int = 0,
+    *,
+    before: Float32 | None = None,
+    rounds: int = ROUNDS,
+) -> Float32:
     """Centroids (lists, dim) float32 for so many rows, by spherical k-means on some of them.
 
     Parameters
@@ -81,18 +93,22 @@ def train_centroids(sample: Float32, rows: int, seed: int = 0) -> Float32:
         Rows that are to be divided.
     seed
         Of the k-means.
+    before
+        Centroids to go on from.
+    rounds
+        How many more.
     """
     lists = max(1, min(rows // _ROWS_A_LIST, len(sample)))
     kmeans = faiss.Kmeans(
         sample.shape[1],
         lists,
-        niter=_ROUNDS,
+        niter=rounds,
         spherical=True,
         seed=seed,
         min_points_per_centroid=1,
         max_points_per_centroid=_SAMPLE_A_LIST,
     )
-    kmeans.train(np.ascontiguousarray(sample))
+    kmeans.train(np.ascontiguousarray(sample), init_centroids=before)
     return np.asarray(kmeans.centroids, dtype=np.float32)
 
 
@@ -101,37 +117,50 @@ def sample_rows(rows: int) -> int:
     return min(rows, max(1, rows // _ROWS_A_LIST) * _SAMPLE_A_LIST)
 
 
-def nearest_lists(
-    embeddings_of: Callable[[Int64], Float32], rows: int, centroids: Float32
-) -> Int32:
-    """The list (n,) int32 of each row: that of the centroid nearest to it.
+def nearest_lists(embeddings: Float32, centroids: Float32) -> Int32:
+    """The centroid (n,) int32 that each row is nearest to.
 
     Parameters
     ----------
-    embeddings_of
-        Gives the (n, dim) float32 embeddings of some rows.
-    rows
-        How many rows there are.
+    embeddings
+        (n, dim) float32.
     centroids
         (lists, dim) float32.
     """
-    places = np.empty(rows, np.int32)
-    for start in range(0, rows, _ROWS_AT_ONCE):
-        numbers = np.arange(start, min(start + _ROWS_AT_ONCE, rows))
-        places[numbers] = np.argmax(embeddings_of(numbers) @ centroids.T, axis=1)
-    return places
+    return np.asarray(np.argmax(embeddings @ centroids.T, axis=1), dtype=np.int32)
 
 
-def divide(list_of: Int32, centroids: Float32) -> Lists:
-    """Put rows into lists and say which lists are near which."""
-    order = np.argsort(list_of, kind="stable")
-    counts = np.bincount(list_of, minlength=len(centroids))
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    probes = min(_PROBES, len(centroids))
-    cosines = centroids @ centroids.T
+def divide(nearest: Int32, centroids: Float32) -> Lists:
+    """Put rows into lists and say which lists are near which.
+
+    Rows that are all alike are nearest to one centroid: they are cut into lists of bounded size,
+    each of which searches as many lists as any other.
+
+    Parameters
+    ----------
+    nearest
+        (n,) as `nearest_lists` gives them.
+    centroids
+        (centroids, dim) float32.
+    """
+    order = np.argsort(nearest, kind="stable")
+    counts = np.bincount(nearest, minlength=len(centroids))
+    pieces = np.maximum(1, -(-counts // _MOST_A_LIST))
+    owner = np.repeat(np.arange(len(centroids)), pieces)
+    first = np.cumsum(pieces) - pieces
+    begin = (np.cumsum(counts) - counts)[owner]
+    begin += (np.arange(len(owner)) - first[owner]) * counts[owner] // pieces[owner]
+    starts = np.append(begin, len(nearest)).astype(np.int64)
+    means = centroids[owner]
+    cosines = means @ means.T
     np.fill_diagonal(cosines, np.inf)
-    near = np.argsort(-cosines, axis=1, kind="stable")[:, :probes]
+    near = np.argsort(-cosines, axis=1, kind="stable")[:, : probes(len(owner))]
     return Lists(order, starts, near.astype(np.int64))
+
+
+def probes(lists: int) -> int:
+    """How many of so many lists are searched for each: docs/health.md has what that finds."""
+    return min(lists, max(_LEAST_PROBES, round(math.sqrt(lists))))
 
 
 def list_neighbours(

@@ -19,6 +19,7 @@ MAX_BITS = 4
 
 _FREQUENCIES = 8
 _BANDS = 6  # two of them at least are the same when no more than four bits differ
+_MOST_ALIKE = 64
 
 Float32 = npt.NDArray[np.float32]
 UInt64 = npt.NDArray[np.uint64]
@@ -50,8 +51,8 @@ def close_pairs(hashes: UInt64, mirrored: UInt64, max_bits: int = MAX_BITS) -> P
     """Pairs (n, 2) of pictures that are alike or mirror images, the lower number first.
 
     Near-linear: of pictures with the same hash each is paired with the first of them only, and
-    different hashes are compared only where two of six bands of their bits are the same. All pairs
-    of different hashes within ``max_bits`` are found up to four.
+    different hashes are compared only where two of six bands of their bits are the same, each with
+    the next 64 of those at most. Up to there all pairs within ``max_bits`` are found.
 
     Parameters
     ----------
@@ -87,12 +88,12 @@ def _within(hashes: UInt64, max_bits: int) -> list[Pairs]:
     found: list[Pairs] = []
     for left, right in combinations(range(_BANDS), 2):
         key = (bands[left] << np.uint64(width)) | bands[right]
-        order = np.argsort(key, kind="stable")
+        order = np.lexsort((hashes, key))
         ordered = key[order]
         # Each place with the one so many places behind it, while the key stays the same.
         step = 1
         places = np.flatnonzero(ordered[1:] == ordered[:-1])
-        while len(places):
+        while len(places) and step <= _MOST_ALIKE:
             a, b = order[places], order[places + step]
             close = differing_bits(hashes[a], hashes[b]) <= max_bits
             found.append(np.stack([a[close], b[close]], axis=1).astype(np.int64))

@@ -278,6 +278,15 @@ class ApiKeyTable(Protocol):
 class ArtifactTable(Protocol):
     """What scheduled work has made of each catalogue: one record a kind."""
 
+    def remove(self, artifact: Artifact) -> None:
+        """Forget an artifact if it is current still; one that is not there is no error.
+
+        Raises
+        ------
+        Conflict
+            Another one is current.
+        """
+
     def current(self, catalogue: str) -> dict[str, Artifact]:
         """What there is of a catalogue, by kind."""
 

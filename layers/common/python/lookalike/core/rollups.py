@@ -26,6 +26,8 @@ LEFT_S = HOUR_S / 2
 PURGE_AFTER_S = 2 * DAY_S
 """Seconds after an hour's last entry has expired after which those still there are deleted."""
 
+_LOOKED_BACK = 48
+
 
 @dataclass(frozen=True, slots=True)
 class Rollup:
@@ -82,12 +84,14 @@ class RollupState:
     """How far the roll-up of all catalogues is.
 
     ``counted`` are the hours that may have to be counted again soon. Hours before ``purged`` have
-    no entries any more. ``revision`` is the store's token for conditional writes.
+    no entries any more. Hours up to ``looked_at`` have been touched once by the roll-up itself when
+    they were over. ``revision`` is the store's token for conditional writes.
     """
 
     purged: int
     counted: Mapping[int, Counted] = field(default_factory=dict)
     reading: Reading | None = None
+    looked_at: int = 0
     revision: str | None = None
 
 
@@ -104,6 +108,15 @@ def has_left(hour: int, retention_s: float, now: float) -> bool:
 def last_to_purge(retention_s: float, now: float) -> int:
     """The last hour whose entries have all expired, and should be deleted if they still exist."""
     return int((now - retention_s - PURGE_AFTER_S) // HOUR_S) - 1
+
+
+def hours_over(state: RollupState, now: float) -> range:
+    """The hours that the roll-up has to look at by itself: they are over, and so are their writes.
+
+    Somebody who could not say what he wrote may never write again. At most the last two days.
+    """
+    last = int((now - SETTLE_S) // HOUR_S) - 1
+    return range(max(state.looked_at + 1, last - _LOOKED_BACK), last + 1)
 
 
 def is_settled(touched: TouchedHour, counted_from: float) -> bool:

@@ -2,8 +2,8 @@
 
 A sample of live rows is drawn; each is searched with as a shopper would, without its own product;
 what that gives is fitted (`lookalike.core.calibration`). Where enough searches were judged by
-people, those are fitted instead. In slices that can end anywhere; idempotent. What it makes,
-`lookalike.services.judge` reads.
+people, those are fitted beside, and the better is kept. In slices that can end anywhere;
+idempotent. What it makes, `lookalike.services.judge` reads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from lookalike.core.calibration import MIN_PAIRS, encode_calibration
+from lookalike.core.calibration import encode_calibration
 from lookalike.core.calibration_pairs import (
     RESULTS,
     Pairs,
@@ -214,7 +214,9 @@ class Calibrate:
         self._asked_at[catalogue] = now
         judged = made.summary.get("judged", 0)
         count = sum(1 for _ in self._searches(rows.generation))
-        return "searches were judged" if count >= JUDGED_SEARCHES and count != judged else ""
+        # A shop may have more of them than are read: then there are new ones.
+        is_other = count != judged or count >= MAX_JUDGED
+        return "searches were judged" if count >= JUDGED_SEARCHES and is_other else ""
 
     def _go_on(self, work: _Work) -> bool:
         """Do what is left of a run, until the deadline; whether that was all."""
@@ -225,17 +227,16 @@ class Calibrate:
             raise CorruptFile("its sample has left the bucket")
         if work.run.job.phase == "sampling" and not self._draw(work):
             return False
-        searches = [
-            (search.record.results, search.gains) for search in self._searches(work.generation)
-        ]
         relevance = work.sample.relevance()
-        name = relevance.name if relevance else ""
-        work.pairs = judged_pairs(searches) if len(searches) >= JUDGED_SEARCHES else Pairs()
-        if len(work.pairs) >= MIN_PAIRS:
-            name = "judged"
-        elif relevance is not None and not self._search(work, relevance):
+        if relevance is not None and not self._search(work, relevance):
             return False
-        self._publish(work, relevance, name, len(searches))
+        searches = []
+        for search in self._searches(work.generation):
+            if self._clock() >= work.deadline:
+                return False  # the next slice has the time for all of them
+            searches.append((search.record.results, search.gains))
+        judged = judged_pairs(searches) if len(searches) >= JUDGED_SEARCHES else Pairs()
+        self._publish(work, relevance, judged, len(searches))
         return True
 
     def _searches(self, generation: Generation) -> Iterable[JudgedSearch]:
@@ -263,29 +264,34 @@ class Calibrate:
     def _search(self, work: _Work, relevance: Relevance) -> bool:
         """Search with the sample's first rows; whether there was time for all of them."""
         sample, run = work.sample, work.run
-        labels = sample.labels(relevance)
+        labels, asked = sample.labels(relevance), sample.asked(relevance, QUERIES)
         head = work.rows.head(sample.raw.shape[1])
         if sample.is_everything and len(sample.rows):
             owners = [row.product_id for row in sample.rows]
-            work.pairs = cross_fitted_pairs(sample.raw, owners, labels, head, relevance, QUERIES)
+            work.pairs = cross_fitted_pairs(sample.raw, owners, labels, head, relevance, asked)
             return True
+        done = 0
         body = run.get("pairs")
-        if body is not None:
-            work.pairs = msgspec.msgpack.decode(body, type=Pairs)
-        for start in range(run.job.done, min(QUERIES, len(sample.rows)), _AT_ONCE):
+        if body is not None:  # of how many is said in it: the run's record may be older
+            done, work.pairs = msgspec.msgpack.decode(body, type=tuple[int, Pairs])
+        for start in range(done, len(asked), _AT_ONCE):
             late = self._clock() >= work.deadline
             if late or run.is_due:
-                run.put("pairs", msgspec.msgpack.encode(work.pairs))
-                run.save(done=start)
+                self._save(work, start)
             if late:
                 return False
-            self._search_with(work, range(start, start + _AT_ONCE), head, relevance, labels)
+            self._search_with(work, asked[start : start + _AT_ONCE], head, relevance, labels)
+        self._save(work, len(asked))
         return True
+
+    def _save(self, work: _Work, done: int) -> None:
+        work.run.put("pairs", msgspec.msgpack.encode((done, work.pairs)))
+        work.run.save(done=done)
 
     def _search_with(
         self,
         work: _Work,
-        numbers: range,
+        asked: list[int],
         head: Head,
         relevance: Relevance,
         labels: list[str | None],
@@ -295,7 +301,6 @@ class Calibrate:
         index = self._live_index.get(work.generation)
         if index.head.digest != work.rows.head_digest:
             raise Retry(f"{work.generation.scope} has got another head")
-        asked = [number for number in numbers if number < len(labels) and labels[number]]
         found: dict[int, list[Candidate]] = {}
         for number in asked:
             (query,) = head.project(sample.raw[number : number + 1])
@@ -321,14 +326,16 @@ class Calibrate:
                 [_label(relevance, product) for _, product in rows],
                 labels[number] or "",
             )
-            for score, good in near:
-                work.pairs.add(number, score, good)
+            for rank, (score, good) in enumerate(near, 1):
+                work.pairs.add(number, score, good, rank)
 
-    def _publish(self, work: _Work, relevance: Relevance | None, name: str, judged: int) -> None:
+    def _publish(
+        self, work: _Work, relevance: Relevance | None, judged: Pairs, searches: int
+    ) -> None:
         """Fit, write the file, and make it the one that is read."""
         catalogue, generation, sample = work.generation.catalogue, work.generation, work.sample
         head = work.rows.head(sample.raw.shape[1])
-        calibration, summary = fit(generation, head, sample, work.pairs, relevance, name)
+        calibration, summary = fit(generation, head, sample, work.pairs, relevance, judged)
         now = self._clock()
         body = encode_calibration(calibration, made_at=now)
         key = artifact_key("calibration", catalogue, content_digest(body))
@@ -347,7 +354,7 @@ class Calibrate:
                 through_at=min(work.rows.newest_at, work.run.job.begun_at),
                 serial=work.made.serial + 1 if work.made else 1,
                 products=work.products,
-                summary=summary | {"judged": judged},
+                summary=summary | {"judged": searches},
             ),
             now,
             self._policy.grace_s,

@@ -18,6 +18,8 @@ from lookalike.core.segment import Float32
 from lookalike.services.live_embeddings import Block, RowsCursor
 
 SAMPLE_ROWS = 4_096
+_TOO_LIKELY = 0.9
+"""Two photos at random match more often than this: that says nothing of what was searched for."""
 
 
 @dataclass(slots=True)
@@ -72,9 +74,16 @@ class Sample:
         self.rows, self.raw = [every[number] for number in kept], raw[kept]
 
     def relevance(self) -> Relevance | None:
-        """What a good match can be taken to be: by category, else by product; None for neither."""
-        categories = Counter(row.category for row in self.rows if row.category is not None)
-        if len(categories) > 1 and 2 * categories.total() >= len(self.rows):
+        """What a good match can be taken to be: by category, else by product; None for neither.
+
+        Categories say nothing where nearly all photos are in one, or each product has its own.
+        """
+        products = {(row.product_id, row.category) for row in self.rows if row.category is not None}
+        sizes = Counter(category for _, category in products)
+        known = [row.category for row in self.rows if row.category is not None]
+        chance = sum((count / len(known)) ** 2 for count in Counter(known).values())
+        others = sum(sizes[category] > 1 for category in known)
+        if others and 2 * others >= len(self.rows) and chance < _TOO_LIKELY:
             return Relevance("category")
         if sum(row.views > 1 for row in self.rows) >= MIN_ROWS:
             return Relevance("product")
@@ -83,6 +92,15 @@ class Sample:
     def labels(self, relevance: Relevance) -> list[str | None]:
         """What each row has in common with those that match it."""
         return [relevance.label(row.product_id, row.category) for row in self.rows]
+
+    def asked(self, relevance: Relevance, limit: int) -> list[int]:
+        """Numbers of the first rows that a search with can find a match of."""
+        is_by_product = relevance.name == "product"
+        return [
+            number
+            for number, row in enumerate(self.rows)
+            if (row.views > 1 if is_by_product else row.category is not None)
+        ][:limit]
 
     def encode(self) -> bytes:
         """For `decode`, later."""

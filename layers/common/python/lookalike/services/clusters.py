@@ -10,7 +10,7 @@ import logging
 import threading
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 MAX_NAME = 80
 """Characters of a name that is given to a cluster."""
+FIRST_READ_S = 1.0
+"""Seconds that a search waits at most for what no search of this process has read before."""
+_UNSEEN = {"Cf", "Zs", "Zl", "Zp"}
 _MAX_ARRIVALS_BYTES = 2**28
 _CATALOGUES = 32
 _TRIES = 3
@@ -135,13 +138,16 @@ class Clusters:
         known = self._current(catalogue)
         return known.clustering if known else None
 
-    def finder(self, generation: Generation, head: Head) -> ClusterFinder | None:
+    def finder(
+        self, generation: Generation, head: Head, *, wait_s: float = FIRST_READ_S
+    ) -> ClusterFinder | None:
         """What tells embeddings of a generation, under its head, their clusters; see `current`.
 
-        None when the clusters are of another encoder.
+        None when the clusters are of another encoder, or their first read takes longer than
+        ``wait_s``.
         """
-        known = self._current(generation.catalogue)
-        if known is None or known.clustering is None:
+        known = self._current(generation.catalogue, wait_s)
+        if known is None or known.clustering is None or not known.clustering.clusters:
             return None
         clustering = known.clustering
         if clustering.encoder != generation.encoder or clustering.means.shape[1] != head.dim_in:
@@ -232,25 +238,34 @@ class Clusters:
         """
         if name is not None:
             name = name.strip()
-            if not 1 <= len(name) <= MAX_NAME or any(
-                unicodedata.category(char) in {"Cc", "Cs"} for char in name
-            ):
+            kinds = {unicodedata.category(char) for char in name}
+            if len(name) > MAX_NAME or kinds <= _UNSEEN or kinds & {"Cc", "Cs"}:
                 raise InvalidRequest(
-                    f"A name has 1 to {MAX_NAME} characters, none of them control characters.",
+                    f"A name has 1 to {MAX_NAME} characters, some that can be seen and none that "
+                    "are control characters.",
                     parameter="name",
                 )
-        if all(info.cluster_id != cluster_id for info in self.list(catalogue).clusters):
-            raise _no_cluster(catalogue, cluster_id, "cluster_id")
+        self._info(catalogue, cluster_id)
         self._stores.cluster_names.put(catalogue, cluster_id, name)
-        found = self.list(catalogue).clusters
-        return next(info for info in found if info.cluster_id == cluster_id)
+        return self._info(catalogue, cluster_id)  # which may be gone by now
 
-    def _current(self, catalogue: str) -> _Known | None:
+    def _info(self, catalogue: str, cluster_id: str) -> ClusterInfo:
+        for info in self.list(catalogue).clusters:
+            if info.cluster_id == cluster_id:
+                return info
+        raise _no_cluster(catalogue, cluster_id, "cluster_id")
+
+    def _current(self, catalogue: str, wait_s: float = FIRST_READ_S) -> _Known | None:
         reading = self._begin_reading(catalogue)
         known = self._known.get(catalogue)
         if known is None and reading is not None:
-            reading.result()
-            known = self._known.get(catalogue)
+            try:
+                reading.result(wait_s)
+            except TimeoutError:
+                logger.warning("the clusters of %s took too long to read", catalogue)
+            with self._lock:
+                # Searches that come now wait no more; what is read comes to them later.
+                known = self._known.setdefault(catalogue, _Known(self._clock()))
         return known
 
     def _begin_reading(self, catalogue: str) -> Future[None] | None:
@@ -268,25 +283,25 @@ class Clusters:
     def _read(self, catalogue: str) -> None:
         """Look which clusters are current, and read them if they are others."""
         now = self._clock()
-        before = self._known.get(catalogue)
-        known = _Known(now)
+        before = self._known.get(catalogue) or _Known(now)
+        known = _Known(now, before.key, before.clustering, before.finder)
         try:
             artifact = self._stores.artifacts.current(catalogue).get("clusters")
-            if artifact is not None and before is not None and before.key == artifact.key:
-                known = _Known(now, before.key, before.clustering, before.finder)
-            elif artifact is not None:
+            if artifact is None:
+                known = _Known(now)
+            elif artifact.key != before.key:
                 known = _Known(now, artifact.key, read_clustering(self._stores.index, artifact))
         except (Retry, CorruptFile, Vanished) as error:
             logger.warning("the clusters of %s cannot be read now: %s", catalogue, error)
-            if before is not None:
-                known = _Known(now, before.key, before.clustering, before.finder)
-        finally:
-            with self._lock:
-                self._known[catalogue] = known
-                self._known.move_to_end(catalogue)
-                while len(self._known) > _CATALOGUES:
-                    gone, _ = self._known.popitem(last=False)
-                    self._reading.pop(gone, None)
+        except Exception:
+            # Whatever it is, no search fails for it.
+            logger.exception("the clusters of %s cannot be read", catalogue)
+        with self._lock:
+            self._known[catalogue] = known
+            self._known.move_to_end(catalogue)
+            while len(self._known) > _CATALOGUES:
+                gone, _ = self._known.popitem(last=False)
+                self._reading.pop(gone, None)
 
     def _as_of_now(self, catalogue: str, read: Callable[[Artifact | None], Answer]) -> Answer:
         """Read what is current; again if that was replaced and deleted meanwhile."""
@@ -334,19 +349,37 @@ def read_arrivals(store: ObjectStore, artifact: Artifact) -> Arrivals:
     return Arrivals.decode(found[1], artifact.arrivals_key)
 
 
-def read_members(store: ObjectStore, artifact: Artifact, clustering: Clustering) -> list[list[str]]:
-    """Every cluster's product ids as of the snapshot; raises `Vanished` and `CorruptFile`."""
-    return [
-        [id_ for page in pages for id_ in _read_page(store, artifact.key, page)]
-        for pages in clustering.members
-    ]
+def read_members(
+    store: ObjectStore, artifact: Artifact, clustering: Clustering
+) -> Iterator[tuple[int, list[str]]]:
+    """Pages of product ids as of the snapshot with their cluster's number, all by one GET.
+
+    Raises
+    ------
+    Vanished
+        The bucket does not hold them.
+    CorruptFile
+        They are not what they should be.
+    """
+    pages = [(number, page) for number, of in enumerate(clustering.members) for page in of]
+    if not pages:
+        return
+    start, last = pages[0][1].start, pages[-1][1]
+    data = _read_range(store, artifact.key, start, last.start + last.length - start)
+    for number, page in pages:
+        begin = page.start - start
+        yield number, decode_page(page, data[begin : begin + page.length], artifact.key)
 
 
 def _read_page(store: ObjectStore, key: str, page: MemberPage) -> list[str]:
-    data = store.get_range(key, page.start, page.length)
+    return decode_page(page, _read_range(store, key, page.start, page.length), key)
+
+
+def _read_range(store: ObjectStore, key: str, start: int, length: int) -> bytes:
+    data = store.get_range(key, start, length)
     if data is None:
         raise Vanished(f"{key} is not in the bucket")
-    return decode_page(page, data, key)
+    return data
 
 
 def _no_cluster(catalogue: str, cluster_id: str, parameter: str) -> NotFound:

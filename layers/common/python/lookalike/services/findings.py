@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from lookalike.core.errors import InvalidRequest, NotFound, Vanished
+from lookalike.core.errors import CorruptFile, InvalidRequest, NotFound, Unavailable, Vanished
 from lookalike.core.health import KINDS
 from lookalike.core.health_file import (
     PAGE,
@@ -128,17 +128,22 @@ class Findings:
             There is no such catalogue.
         InvalidRequest
             The kind, the limit or the cursor is none.
+        Unavailable
+            They cannot be read now, and are made anew.
         """
         start = _check(kind, limit, cursor)
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             artifact = self._artifact(catalogue)
             if artifact is None:
                 return FindingsPage(catalogue, kind, 0, 0, None, [], None)
             try:
                 return self._page(artifact, kind, limit, start)
-            except Vanished as error:  # others have become current meanwhile
-                gone = error
-        raise gone
+            except Vanished as error:  # others may have become current meanwhile
+                if attempt == _TRIES - 1:
+                    raise Unavailable(f"{error}; it is made anew within minutes") from error
+            except CorruptFile as error:
+                raise Unavailable(f"{error}; it is made anew within minutes") from error
+        raise AssertionError("the last try answers or raises")
 
     def _page(self, artifact: Artifact, kind: str, limit: int, start: int) -> FindingsPage:
         head = self._head(artifact)

@@ -8,31 +8,31 @@ they found becomes current by one conditional write. `lookalike.services.finding
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
 from concurrent.futures import Executor
+from contextlib import closing
 from dataclasses import dataclass
+from typing import cast
 
-import msgspec
 import numpy as np
 
 from lookalike.core.errors import CorruptFile
 from lookalike.core.health import NEIGHBOURS
-from lookalike.core.health_file import decode_graphs, encode_copies, encode_graph, encode_part
-from lookalike.core.jobs import MIN_PRODUCTS, Artifact, RenewalPolicy, why_due
-from lookalike.core.neighbours import (
-    MANY_ROWS,
-    Lists,
-    Neighbours,
-    divide,
-    exact_neighbours,
-    list_neighbours,
-    nearest_lists,
-    sample_rows,
-    train_centroids,
+from lookalike.core.health_file import (
+    decode_facts,
+    decode_graphs,
+    encode_copies,
+    encode_facts,
+    encode_part,
 )
+from lookalike.core.jobs import MIN_PRODUCTS, Artifact, RenewalPolicy
+from lookalike.core.neighbours import Neighbours
 from lookalike.core.ports import Clock, Stores
 from lookalike.core.types import Counts, Generation, Lineage
 from lookalike.services.health_compare import ROWS_AT_ONCE, Comparison
-from lookalike.services.health_photos import PhotoFacts, part_of
+from lookalike.services.health_due import Renewal
+from lookalike.services.health_neighbours import NeighbourSearch
+from lookalike.services.health_photos import PhotoFacts, part_of, thumbnails_of
 from lookalike.services.health_publish import publish
 from lookalike.services.health_state import (
     Gathered,
@@ -50,11 +50,10 @@ from lookalike.services.jobs import (
     WorkReport,
     run_catalogues,
 )
-from lookalike.services.live_embeddings import LiveEmbeddings, LiveRows, RowsCursor
+from lookalike.services.live_embeddings import Block, LiveEmbeddings, LiveRows, RowsCursor
 
 logger = logging.getLogger(__name__)
 
-_SEED = 5
 _ANEW = 3
 
 
@@ -111,6 +110,7 @@ class HealthCheck:
         self._policy = policy
         self._pool = pool
         self._clock = clock
+        self._renewal = Renewal(stores.index, policy, clock)
 
     def run(
         self, deadline: float, catalogue: str | None = None, *, now: bool = False
@@ -141,7 +141,7 @@ class HealthCheck:
         if self._clock() >= deadline:
             return _report(run, made, finished=not run.is_under_way)
         products = self._stores.counts.all().get(lineage.catalogue, Counts()).products
-        if not (run.is_under_way or now or products >= MIN_PRODUCTS):
+        if not (run.is_under_way or now or products >= MIN_PRODUCTS or "findings" in made):
             return _report(run, made, finished=True)
         rows = self._live.open(lineage.current)
         if run.is_under_way:
@@ -160,18 +160,7 @@ class HealthCheck:
     def _why(self, run: Run, made: dict[str, Artifact], rows: LiveRows, products: int) -> str:
         if run.rests(self._policy.pause_s):
             return ""
-        findings, shown = made.get("findings"), made.get("shown")
-        renewed = findings is not None and self._clock() - findings.made_at >= self._policy.renew_s
-        if renewed and findings and shown and shown.made_at > findings.made_at:
-            return "searches have been counted since"
-        return why_due(
-            self._policy,
-            findings,
-            products=products,
-            arrivals=max(0, products - findings.products) if findings else 0,
-            newest_at=rows.newest_at,
-            now=self._clock(),
-        )
+        return self._renewal.why(made, rows, products)
 
     def _go_on(self, work: _Work) -> bool:
         """Do what is left of a run, until the deadline; whether that was all."""
@@ -200,7 +189,10 @@ class HealthCheck:
         if work.run.job.phase == "photos" and not self._read(work, state):
             return False
         if not state.parts:
-            work.run.finish("there are no products")
+            for kind in ("findings", "facts"):
+                if kind in work.made:
+                    self._stores.artifacts.remove(work.made.pop(kind))
+            work.run.finish()
             return True
         gathered = gather(work.run, state)
         if work.run.job.phase == "neighbours" and not self._neighbours(work, state, gathered):
@@ -219,59 +211,61 @@ class HealthCheck:
     def _read(self, work: _Work, state: State) -> bool:
         """Read all rows with their photos' facts; False when the deadline came first."""
         photos = PhotoFacts(self._stores, self._pool, work.made.get("facts"))
+        if state.looked_at:
+            body = read_object(work.run, state.looked_at)
+            photos.remember(decode_facts(body, state.looked_at))
         cursor = RowsCursor.decode(state.cursor) if state.cursor else RowsCursor()
-        for block in work.rows.blocks(cursor):
+
+        def save() -> None:
             # The cursor knows the blocks before, which are in parts, and not yet this one.
-            state.cursor = b"" if not state.parts else cursor.encode()
-            if not self._keep(work, state, done=state.rows):
-                return False
-            body = encode_part(part_of(block, photos))
-            state.parts.append(write_object(work.run, "part", body))
-            state.rows += len(block)
+            state.cursor = cursor.encode() if state.parts else b""
+            facts = photos.found
+            body = encode_facts(facts)
+            state.looked_at = write_object(work.run, "facts", body) if len(facts) else ""
+            save_state(self._stores, work.run, state, done=state.rows)
+
+        def may_go_on() -> bool:
+            over = self._is_over(work)
+            if work.run.is_due and not over:
+                save()
+            return not over
+
+        is_whole = True
+        blocks = cast("Generator[Block, None, None]", work.rows.blocks(cursor))
+        with closing(blocks):
+            for block in blocks:
+                is_whole = may_go_on() and photos.look_at(thumbnails_of(block), may_go_on)
+                if not is_whole:
+                    break
+                body = encode_part(part_of(block, photos))
+                photos.forget()
+                state.parts.append(write_object(work.run, "part", body))
+                state.rows += len(block)
+        state.unreadable = sorted({*state.unreadable, *work.rows.unreadable})
+        if not is_whole:
+            save()
+            return False
         if work.rows.has_another_head:
             raise CorruptFile("the generation has got another head meanwhile")
-        state.cursor = b""
+        state.cursor, state.looked_at = b"", ""
         save_state(self._stores, work.run, state, phase="neighbours", done=0, total=state.rows)
         return True
 
     def _neighbours(self, work: _Work, state: State, gathered: Gathered) -> bool:
         """Find the neighbours of every row; False when the deadline came first."""
+
+        def is_due() -> bool:
+            return work.run.is_due or self._is_over(work)
+
+        def keep(done: int) -> bool:
+            save_state(self._stores, work.run, state, done=done)
+            return not self._is_over(work)
+
+        if not NeighbourSearch(work.run, state, gathered, is_due, keep).go_on():
+            return False
         count = len(gathered.rows)
-        everything = np.arange(count)
-        if count <= MANY_ROWS:
-            found = exact_neighbours(gathered.embeddings(everything), NEIGHBOURS)
-            body = encode_graph(0, everything, found)
-            state.graph = [write_object(work.run, "graph", body)]
-        else:
-            lists = self._lists(work, state, gathered)
-            waiting: list[tuple[np.ndarray[tuple[int], np.dtype[np.int64]], Neighbours]] = []
-            for number in range(state.list_next, len(lists)):
-                if waiting and (work.run.is_due or self._is_over(work)):
-                    _flush(work.run, state, waiting, number)
-                    done = int(lists.starts[number])
-                    if not self._keep(work, state, done=done, at_once=True):
-                        return False
-                waiting.append(list_neighbours(lists, number, gathered.embeddings, NEIGHBOURS))
-            _flush(work.run, state, waiting, len(lists))
         save_state(self._stores, work.run, state, phase="compare", done=0, total=count)
         return True
-
-    def _lists(self, work: _Work, state: State, gathered: Gathered) -> Lists:
-        """Rows in lists: as they were divided before, else divided now."""
-        count = len(gathered.rows)
-        if not state.lists:
-            sample = np.random.default_rng(_SEED).permutation(count)[: sample_rows(count)]
-            centroids = train_centroids(gathered.embeddings(np.sort(sample)), count)
-            list_of = nearest_lists(gathered.embeddings, count, centroids)
-            body = msgspec.msgpack.encode(
-                (centroids.shape[1], centroids.tobytes(), list_of.tobytes())
-            )
-            state.lists = write_object(work.run, "lists", body)
-            save_state(self._stores, work.run, state)
-        body = read_object(work.run, state.lists)
-        dim, means, places = msgspec.msgpack.decode(body, type=tuple[int, bytes, bytes])
-        centroids = np.frombuffer(means, np.float32).reshape(-1, dim)
-        return divide(np.frombuffer(places, np.int32), centroids)
 
     def _compare(
         self, work: _Work, state: State, gathered: Gathered, neighbours: Neighbours
@@ -295,33 +289,8 @@ class HealthCheck:
                     return False
         return True
 
-    def _keep(self, work: _Work, state: State, *, done: int, at_once: bool = False) -> bool:
-        """Save if it is time to; False when the slice is over."""
-        over = self._is_over(work)
-        if over or at_once or work.run.is_due:
-            save_state(self._stores, work.run, state, done=done)
-        return not over
-
     def _is_over(self, work: _Work) -> bool:
         return self._clock() >= work.deadline
-
-
-def _flush(
-    run: Run,
-    state: State,
-    waiting: list[tuple[np.ndarray[tuple[int], np.dtype[np.int64]], Neighbours]],
-    list_next: int,
-) -> None:
-    """Write the neighbours that were found, which are those of the lists before ``list_next``."""
-    if waiting:
-        rows = np.concatenate([of for of, _ in waiting])
-        found = Neighbours(
-            np.concatenate([item.rows for _, item in waiting]),
-            np.concatenate([item.cosines for _, item in waiting]),
-        )
-        state.graph.append(write_object(run, "graph", encode_graph(state.list_next, rows, found)))
-    state.list_next = list_next
-    waiting.clear()
 
 
 def _report(run: Run, made: dict[str, Artifact], *, finished: bool) -> CatalogueReport:

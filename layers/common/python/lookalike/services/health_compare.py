@@ -21,6 +21,7 @@ from lookalike.services.health_photos import read_thumbnail
 from lookalike.services.health_state import Gathered
 
 ROWS_AT_ONCE = 512
+_CANDIDATES_AT_ONCE = 512  # of which thumbnails are in memory: 0.2 MB each
 _NEAREST = 5  # of each row's neighbours, and those that it is a neighbour of
 _MOST = 24
 _MIN_COSINE = 0.45
@@ -58,12 +59,25 @@ class Comparison:
         self._crops = CropSearch(facts["signature"], facts["aspect"])
         clear = np.flatnonzero(self._is_clear)
         pairs = clear[close_pairs(facts["hash"][clear], facts["mirrored"][clear])]
-        self._alike = pairs[np.argsort(pairs[:, 0], kind="stable")]
+        # By the later one: a thousand copies of one photo are a thousand rows' one candidate.
+        self._alike = pairs[np.argsort(pairs[:, 1], kind="stable")]
         self._near, self._near_starts = _both_ways(neighbours, gathered.rows.products)
 
     def copies(self, start: int, end: int) -> Copies:
-        """Pairs whose first row, of `COPY`, is among those from ``start`` to ``end``."""
+        """Pairs of `COPY` that are looked at for the rows from ``start`` to ``end``.
+
+        Those of close hashes for the later row of the two, others for the row that has the whole
+        picture.
+        """
         candidates = [*self._by_hash(start, end), *self._by_neighbours(start, end)]
+        found = [
+            self._looked_at(candidates[first : first + _CANDIDATES_AT_ONCE])
+            for first in range(0, len(candidates), _CANDIDATES_AT_ONCE)
+        ]
+        return np.concatenate([np.empty(0, COPY), *found])
+
+    def _looked_at(self, candidates: list[Candidate]) -> Copies:
+        """Those that are copies, by their thumbnails."""
         wanted = sorted({row for left, right, _ in candidates for row in (left, right)})
         found: list[tuple[int, int, float, int, bool, bool]] = []
         thumbnails = dict(zip(wanted, self._pool.map(self._thumbnail, wanted), strict=True))
@@ -79,7 +93,7 @@ class Comparison:
         return np.asarray(found, COPY)
 
     def _by_hash(self, start: int, end: int) -> Iterator[Candidate]:
-        first, last = np.searchsorted(self._alike[:, 0], [start, end])
+        first, last = np.searchsorted(self._alike[:, 1], [start, end])
         for left, right in self._alike[first:last].tolist():
             mirrored = self._distance(left, right, "mirrored") < self._distance(left, right, "hash")
             yield left, right, Window(1.0, 0.0, 0.0, 1.0, 1.0, mirrored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
@@ -11,6 +11,7 @@ from PIL import Image
 
 from lookalike.core.base_layout import key_hash
 from lookalike.core.errors import CorruptFile, Unindexable
+from lookalike.core.health import Int64, Mask, UInt64
 from lookalike.core.health_file import THUMBNAIL_BYTES, PartRows, decode_facts
 from lookalike.core.image_quality import FACTS, Facts, photo_facts
 from lookalike.core.images import ImageLimits, decode
@@ -23,6 +24,7 @@ from lookalike.services.live_embeddings import Block
 
 logger = logging.getLogger(__name__)
 
+PHOTOS_AT_ONCE = 512
 MAX_FACTS_BYTES = 2**31
 MAX_THUMBNAIL_BYTES = 2**20
 # Thumbnails are ours and have 256 × 256 pixels at most; of a WebP half as many are let through.
@@ -62,27 +64,75 @@ class PhotoFacts:
         self._index = stores.index
         self._pool = pool
         self._known = _read(stores.index, known)
+        self._found: dict[int, Facts | None] = {}
+
+    @property
+    def found(self) -> Facts:
+        """(n,) of `FACTS` that were looked at since `forget`."""
+        rows = [row for row in self._found.values() if row is not None]
+        return np.asarray(rows, FACTS) if rows else np.empty(0, FACTS)
+
+    def remember(self, facts: Facts) -> None:
+        """Take what `found` gave before."""
+        self._found |= {int(row["photo"]): row for row in facts}
+
+    def forget(self) -> None:
+        """Let go of what was looked at."""
+        self._found = {}
+
+    def look_at(self, thumbnails: Sequence[str], may_go_on: Callable[[], bool]) -> bool:
+        """Look at those that are not known, some at a time; False when it may not go on."""
+        numbers = self._numbers(thumbnails)
+        _, is_known = self._places(numbers)
+        missing = [
+            row
+            for row in np.flatnonzero(~is_known).tolist()
+            if int(numbers[row]) not in self._found
+        ]
+        for start in range(0, len(missing), PHOTOS_AT_ONCE):
+            if start and not may_go_on():
+                return False
+            some = missing[start : start + PHOTOS_AT_ONCE]
+            looked_at = self._pool.map(self._look, [thumbnails[row] for row in some])
+            self._found |= zip(numbers[some].tolist(), looked_at, strict=True)
+        return True
 
     def of(self, thumbnails: Sequence[str]) -> Facts:
         """(n,) of `FACTS`; an aspect of 0 says that there is no such thumbnail."""
-        numbers = np.fromiter(map(photo_number, thumbnails), np.uint64, len(thumbnails))
+        self.look_at(thumbnails, lambda: True)
+        numbers = self._numbers(thumbnails)
+        places, is_known = self._places(numbers)
         facts = np.zeros(len(thumbnails), FACTS)
         facts["photo"] = numbers
-        places = np.searchsorted(self._known["photo"], numbers)
-        places = np.minimum(places, max(len(self._known) - 1, 0))
-        if len(self._known):
-            is_known = self._known["photo"][places] == numbers
-            facts[is_known] = self._known[places[is_known]]
-        missing = np.flatnonzero(facts["aspect"] == 0).tolist()
-        looked_at = self._pool.map(lambda row: self._look(thumbnails[row]), missing)
-        for row, found in zip(missing, looked_at, strict=True):
+        facts[is_known] = self._known[places[is_known]]
+        for row in np.flatnonzero(~is_known).tolist():
+            found = self._found[int(numbers[row])]
             if found is not None:
                 facts[row] = found
         return facts
 
+    def _numbers(self, thumbnails: Sequence[str]) -> UInt64:
+        return np.fromiter(map(photo_number, thumbnails), np.uint64, len(thumbnails))
+
+    def _places(self, numbers: UInt64) -> tuple[Int64, Mask]:
+        """Where among what is known each photo is, and whether it is there."""
+        places = np.searchsorted(self._known["photo"], numbers)
+        places = np.minimum(places, max(len(self._known) - 1, 0))
+        if not len(self._known):
+            return places, np.zeros(len(numbers), np.bool_)
+        return places, self._known["photo"][places] == numbers
+
     def _look(self, thumbnail: str) -> Facts | None:
         image = read_thumbnail(self._index, thumbnail)
         return None if image is None else photo_facts(image, photo_number(thumbnail))
+
+
+def thumbnails_of(block: Block) -> list[str]:
+    """The thumbnail of each row."""
+    return [
+        product.views[key].thumbnail
+        for key, product in zip(block.keys, block.products, strict=True)
+    ]
 
 
 def part_of(block: Block, photos: PhotoFacts) -> PartRows:
@@ -97,7 +147,7 @@ def part_of(block: Block, photos: PhotoFacts) -> PartRows:
         named = isinstance(category, str) and bool(category)
         categories.append(names.setdefault(str(category), len(names)) if named else -1)
     codes, scales = quantize(block.embeddings)
-    thumbnails = [view.thumbnail for view in views]
+    thumbnails = thumbnails_of(block)
     return PartRows(
         codes=codes,
         scales=scales,

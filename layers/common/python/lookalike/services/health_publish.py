@@ -63,6 +63,7 @@ def publish(
         **totals,
         "products": products,
         "views": len(rows),
+        "unreadable_files": len(state.unreadable),
         "head_bytes": head_bytes,
     }
     known = rows.facts[rows.facts["aspect"] > 0]
@@ -97,9 +98,10 @@ class _Put:
         """Write an object and the record that names it."""
         before = self._made.get(kind)
         key = artifact_key(kind, self._job.catalogue, content_digest(body))
+        # Also when nothing has changed: what is there may have been altered.
+        self._stores.index.put(key, body, _TYPE)
         if before is not None and before.key == key:
             return make_current(self._stores, before, before, self._now, self._grace_s)
-        self._stores.index.put(key, body, _TYPE)
         return make_current(
             self._stores,
             before,

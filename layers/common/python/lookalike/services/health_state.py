@@ -27,10 +27,12 @@ from lookalike.services.jobs import Run
 class State(msgspec.Struct):
     """Where a run is, besides its phase.
 
-    ``cursor`` says which rows were read into ``parts``; ``lists`` names the object with centroids
-    and the rows' lists, ``graph`` the neighbours of the lists before ``list_next``; ``copies`` the
-    pairs found among the rows before ``compared``. ``counted`` is how many products there were when
-    the run began.
+    ``cursor`` says which rows were read into ``parts``; ``unreadable`` are files that could not be;
+    ``looked_at`` names the facts of photos of the next part.
+    ``centroids`` names the object with the centroids after so many ``rounds``, ``nearest`` those
+    with the rows' centroids, ``divided`` rows so far; ``graph`` the neighbours of the lists before
+    ``list_next``; ``copies`` the pairs found for the rows before ``compared``. ``counted`` is how
+    many products there were when the run began.
     """
 
     generation: str
@@ -41,7 +43,12 @@ class State(msgspec.Struct):
     cursor: bytes = b""
     parts: list[str] = []
     rows: int = 0
-    lists: str = ""
+    unreadable: list[str] = []
+    looked_at: str = ""
+    centroids: str = ""
+    rounds: int = 0
+    nearest: list[str] = []
+    divided: int = 0
     list_next: int = 0
     graph: list[str] = []
     compared: int = 0

@@ -218,7 +218,8 @@ def run_catalogues(
     catalogue
         Its name, or None for all.
     advance
-        Does a slice on one. One that cannot go on now must not keep the others from it.
+        Does a slice on one. One that cannot go on now, or meets a defect, must not keep the others
+        from it; an error that is no `Retry` and no `CorruptFile` is raised behind the last.
 
     Raises
     ------
@@ -235,6 +236,7 @@ def run_catalogues(
                 parameter="catalogue",
             )
     report = WorkReport()
+    defects: list[Exception] = []
     for lineage in lineages:
         try:
             done = advance(lineage)
@@ -242,7 +244,13 @@ def run_catalogues(
             logger.warning("%s is left to the next run: %s", lineage.catalogue, error)
             report.postponed[lineage.catalogue] = str(error)
             continue
+        except Exception as error:
+            logger.exception("%s meets a defect", lineage.catalogue)
+            defects.append(error)
+            continue
         report.catalogues.append(done)
+    if defects:
+        raise defects[0]  # whoever runs the function must see it
     report.finished = not report.postponed and all(item.finished for item in report.catalogues)
     return report
 

@@ -1,13 +1,14 @@
 """Says what a search's scores mean in its catalogue, and which clusters it reached.
 
 Fitting is `lookalike.services.calibrate`'s. What was fitted is kept in memory and renewed behind
-searches: none waits for more than the first read, and none fails for want of it.
+searches: none waits for more than a second for the first read, and none fails for want of it.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
@@ -17,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from lookalike.core.calibration import Calibration, decode_calibration
-from lookalike.core.errors import CorruptFile, LookalikeError, Unindexable, Vanished
+from lookalike.core.errors import CorruptFile, Unindexable, Vanished
 from lookalike.core.jobs import Artifact
 from lookalike.core.pooling import pool as pooled
 from lookalike.core.ports import Clock, ObjectStore, Stores
@@ -35,7 +36,7 @@ Verdict = Literal["match", "low_confidence", "no_good_match"]
 LOW_MATCH = 0.5
 """A best result below it is more likely no good match than one."""
 FIRST_READ_S = 1.0
-"""Seconds that a search waits at most for what no search of this process has read before."""
+"""Seconds that a search waits at most, for clusters as well, if it is the process's first."""
 MAX_CALIBRATION_BYTES = 2**24
 _CATALOGUES = 32
 
@@ -105,19 +106,20 @@ class Judge:
     def calibration(self, generation: Generation, head: str) -> Calibration | None:
         """What scores under this head (its digest) mean; None when nothing was fitted for it.
 
-        Never raises: what cannot be read now is a warning in the log, and is tried again.
+        Never raises: what cannot be read now is an error in the log, and is tried again.
         """
-        self.warm(generation.catalogue)
+        catalogue = generation.catalogue
+        self.warm(catalogue)
         with self._lock:
-            known = self._known.get(generation.catalogue)
-            reading = self._reading.get(generation.catalogue)
+            known = self._known.get(catalogue)
+            reading = self._reading.get(catalogue)
         if known is None and reading is not None:
             try:
                 reading.result(FIRST_READ_S)
             except TimeoutError:
-                logger.warning("the calibration of “%s” took too long", generation.catalogue)
-            with self._lock:
-                known = self._known.get(generation.catalogue)
+                logger.warning("the calibration of “%s” took too long", catalogue)
+            with self._lock:  # no search waits again for what takes so long
+                known = self._known.setdefault(catalogue, _Known(self._clock()))
         fitted = known.calibration if known else None
         if fitted is None or fitted.generation != generation.generation or fitted.head != head:
             return None
@@ -131,7 +133,7 @@ class Judge:
         found: Sequence[Found],
     ) -> Judgement:
         """What is said of a search and its results; never raises."""
-        head = query.index.head
+        head, began = query.index.head, time.monotonic()
         matches: list[float | None] = [None] * len(found)
         verdict: Verdict | None = None
         fitted = self.calibration(generation, head.digest) if len(query.index) else None
@@ -143,7 +145,9 @@ class Judge:
             matches = [round(float(value), 4) for value in probabilities]
             best = float(probabilities[0]) if len(probabilities) else 0.0
             verdict = "match" if best >= LOW_MATCH else "low_confidence"
-        finder = self._clusters.finder(generation, head) if len(query.index) else None
+        # Both have been read since the search began; they share what it may wait.
+        left = max(0.0, FIRST_READ_S - (time.monotonic() - began))
+        finder = self._clusters.finder(generation, head, wait_s=left) if len(query.index) else None
         if finder is None:
             return Judgement(verdict, matches, [None] * len(found), None)
         cluster, *clusters = finder.ids(
@@ -163,8 +167,8 @@ class Judge:
                 known = _Known(at, known.key, known.calibration)
             else:
                 known = _Known(at, artifact.key, read_calibration(self._stores.index, artifact))
-        except LookalikeError as error:
-            logger.warning("no new calibration of “%s”: %s", catalogue, error)
+        except Exception:  # whatever it is, searches do without
+            logger.exception("no new calibration of “%s”", catalogue)
             known = _Known(at, known.key, known.calibration)
         finally:
             with self._lock:

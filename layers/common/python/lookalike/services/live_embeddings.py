@@ -202,13 +202,13 @@ class LiveRows:
                     if wanted not in ahead:
                         ahead[wanted] = self._pool.submit(reader.read, wanted)
                 segment = ahead.pop(digest).result()
+                self.unreadable |= reader.unreadable
                 if segment is not None:
                     yield from self._blocks_of(segment, cursor)
                 cursor.done.add(digest)
         finally:
             for read in ahead.values():
                 read.cancel()
-            self.unreadable |= reader.unreadable
 
     def _blocks_of(self, segment: Segment, cursor: RowsCursor) -> Iterator[Block]:
         for start in range(0, len(segment), BLOCK_ROWS):

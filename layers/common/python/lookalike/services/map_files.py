@@ -59,6 +59,13 @@ class MapFile:
             return None
         return decode_anchors(self._part(self.head.anchors), self.key)
 
+    def check(self) -> None:
+        """Read all of it; raises `Vanished` and `CorruptFile`."""
+        head = self.head
+        last = [part for part in (head.known, head.products, head.anchors) if part is not None]
+        for part in (*head.points, *head.details, *last):
+            self._part(part)
+
     def _part(self, part: Part) -> bytes:
         return checked(self._range(part.start, part.length), part, self.key)
 

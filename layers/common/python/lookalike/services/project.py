@@ -24,14 +24,17 @@ from lookalike.services.jobs import (
     run_catalogues,
 )
 from lookalike.services.live_embeddings import LiveEmbeddings
+from lookalike.services.map_files import open_map
 from lookalike.services.project_arrivals import Arrivals
 from lookalike.services.project_layout import MapPolicy
-from lookalike.services.project_run import ComesToNothing, MapRun
+from lookalike.services.project_run import MapRun
 from lookalike.services.project_state import READING, Progress, load
 from lookalike.services.raw_files import raw_files
 
 logger = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 300.0
+"""Seconds between two looks at whether the current map can be read."""
 _CLUSTERS_FIRST_S = 120.0  # two turns of the recluster function
 
 
@@ -93,6 +96,8 @@ class Project:
         self._threads = threads
         self._clock = clock
         self._arrivals = Arrivals(stores, live, policy.settle_s, clock)
+        # By catalogue: the map that could be read, and until when that is believed.
+        self._sound: dict[str, tuple[tuple[str, str], float]] = {}
 
     def run(
         self, deadline: float, catalogue: str | None = None, *, now: bool = False
@@ -133,7 +138,7 @@ class Project:
         found = self._look(lineage, artifacts)
         try:
             finished = self._tend(lineage, run, found, is_over, now)
-        except (ComesToNothing, MethodMissing, CorruptFile) as error:
+        except (MethodMissing, CorruptFile) as error:
             logger.exception("the map of %s comes to nothing", lineage.catalogue)
             if run.is_under_way:
                 run.finish(str(error))
@@ -188,12 +193,29 @@ class Project:
                 self._stores, made, after, self._clock(), self._policy.grace_s
             )
 
+    def _is_lost(self, made: Artifact) -> bool:
+        """Whether a map cannot be read; one that could lately is believed."""
+        keys = made.key, made.arrivals_key
+        seen, until = self._sound.get(made.catalogue, (("", ""), 0.0))
+        if seen == keys and self._clock() < until:
+            return False
+        try:
+            for key in filter(None, keys):
+                open_map(self._stores.index, key).check()
+        except (CorruptFile, Vanished) as error:
+            logger.error("the map of %s is lost: %s", made.catalogue, error)
+            return True
+        self._sound[made.catalogue] = keys, self._clock() + LOOK_EVERY_S
+        return False
+
     def _why(self, run: Run, lineage: Lineage, found: _Now) -> str:
         """Why a new map is due; "" when it is not."""
         policy, made, now = self._policy, found.map, self._clock()
-        if found.products < MIN_PRODUCTS or run.rests(policy.pause_s):
+        if run.rests(policy.pause_s) or (made is None and found.products < MIN_PRODUCTS):
             return ""
-        due = "it cannot be read" if found.is_damaged else ""
+        due = ""
+        if made is not None and (found.is_damaged or self._is_lost(made)):
+            due = "it cannot be read"
         if made is not None and (made.generation, made.head) != (
             lineage.current.generation,
             found.head,

@@ -31,7 +31,7 @@ def open_finder(
         clustering = read_clustering(store, artifact)
     except (Vanished, CorruptFile):
         return None
-    return ClusterFinder(clustering, clustering.centroids(head))
+    return ClusterFinder(clustering, clustering.centroids(head)) if clustering.clusters else None
 
 
 @dataclass(slots=True)

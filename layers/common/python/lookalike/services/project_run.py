@@ -43,10 +43,6 @@ PART_ROWS = 8_192
 """Rows of one working object: 4 MB of embeddings of length 256."""
 
 
-class ComesToNothing(Exception):
-    """There is no map to be made; the message says why."""
-
-
 @dataclass(slots=True)
 class MapRun:
     """A run with what it needs; `advance` takes it through its phases.
@@ -75,15 +71,15 @@ class MapRun:
 
         Raises
         ------
-        ComesToNothing
-            There is no product.
         MethodMissing
             The method is not installed here.
         """
         if self.run.job.phase == READING:
             if not self._read():
                 return False
-            iterations = self._draw()
+            if not self._rows_read:
+                return self._end_empty()
+            iterations = self._layout.draw(self._before())
             save(self.run, self.progress, LAYING_OUT, 0, iterations)
         if self.run.job.phase == LAYING_OUT:
             if not self._layout.advance(self.is_over):
@@ -115,9 +111,11 @@ class MapRun:
                 )
             over = self.is_over() and not is_first
             is_first = False
-            if len(rows) >= PART_ROWS or over or self.run.is_due:
+            saves = over or self.run.is_due  # time goes on: what is saved must be written
+            if len(rows) >= PART_ROWS or saves:
                 rows = self._write_part(rows)
-            if over or self.run.is_due:
+            if saves:
+                progress.unreadable = sorted({*progress.unreadable, *live.unreadable})
                 progress.rows_cursor = cursor.encode()
                 progress.seen = np.fromiter(seen, np.uint64, len(seen)).tobytes()
                 save(self.run, progress, READING, len(cursor.seen), live.rows)
@@ -125,6 +123,7 @@ class MapRun:
                 return False
             rows.add(block)
         self._write_part(rows)
+        progress.unreadable = sorted({*progress.unreadable, *live.unreadable})
         progress.rows_cursor = progress.seen = b""
         return True
 
@@ -145,10 +144,13 @@ class MapRun:
         self.progress.parts.append((*names, len(rows)))
         return Rows(rows.finder, rows.seen)
 
-    def _draw(self) -> int:
-        if not self._rows_read:
-            raise ComesToNothing("There is no product.")
-        return self._layout.draw(self._before())
+    def _end_empty(self) -> bool:
+        """End a run that has found no product: then there is no map."""
+        made = self.artifacts.get("map")
+        if made is not None:
+            self.stores.artifacts.remove(made)
+        self.run.finish()
+        return True
 
     def _before(self) -> Before | None:
         made = self.artifacts.get("map")
@@ -249,5 +251,9 @@ class MapRun:
             through_at=progress.through_at,
             serial=progress.serial + 1,
             products=sum(rows for _, rows in progress.chunks),
-            summary={**progress.summary, "clusters": progress.clusters},
+            summary={
+                **progress.summary,
+                "clusters": progress.clusters,
+                "unreadable_files": len(progress.unreadable),
+            },
         )

@@ -35,7 +35,8 @@ class Progress:
     ``clusters`` (0 when there were none). When it began, the map had the serial number ``serial``,
     0 when there was none. ``parts`` are the names of (index, rows) and how many rows they have,
     read up to ``rows_cursor``; ``seen`` has the hashes of their products. ``sample``, ``descent``
-    and ``layout`` are names, ``chunks`` those of what was placed.
+    and ``layout`` are names, ``chunks`` those of what was placed;
+    ``unreadable`` are keys of raw files.
     """
 
     generation: str
@@ -53,6 +54,7 @@ class Progress:
     scale: float = 1.0
     summary: dict[str, str | int | float | bool] = field(default_factory=dict)
     chunks: list[tuple[str, int]] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
     version: int = _VERSION
 
 

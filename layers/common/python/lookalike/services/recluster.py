@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from lookalike.core.cluster_plan import plan_clusters
+from lookalike.core.cluster_plan import MAX_CLUSTERS, plan_clusters
 from lookalike.core.cluster_sample import Sample
 from lookalike.core.clustering import assign
 from lookalike.core.clusters import centroids_of, product_hash
@@ -34,13 +34,14 @@ from lookalike.services.jobs import (
     JobLedger,
     Run,
     WorkReport,
+    make_current,
     run_catalogues,
 )
 from lookalike.services.live_embeddings import LiveEmbeddings, LiveRows
 from lookalike.services.recluster_arrivals import Placing, came_after
 from lookalike.services.recluster_last import LastClusters
-from lookalike.services.recluster_publish import publish
-from lookalike.services.recluster_state import Assigning, Part, Sampling, Source
+from lookalike.services.recluster_publish import written
+from lookalike.services.recluster_state import Assigning, Part, Sampling, Source, joined
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,14 @@ class ReclusterPolicy(RenewalPolicy):
     clusters: int
     settle_s: float
     grace_s: float
+
+    def check(self) -> None:
+        """Raise `ValueError` when there cannot be that many clusters."""
+        if not 0 <= self.clusters <= MAX_CLUSTERS:
+            raise ValueError(
+                f"LOOKALIKE_CLUSTERS={self.clusters} is not from 1 to {MAX_CLUSTERS:,}, nor 0, "
+                "which lets the catalogue say"
+            )
 
 
 @dataclass(slots=True)
@@ -120,7 +129,10 @@ class Recluster:
         ------
         NotFound
             There is no such catalogue.
+        ValueError
+            The settings ask for more clusters than there can be.
         """
+        self._policy.check()
         return run_catalogues(
             self._stores, catalogue, lambda lineage: self._advance(lineage, deadline, now)
         )
@@ -135,7 +147,7 @@ class Recluster:
         if made is None and not run.is_under_way and not (now or products >= MIN_PRODUCTS):
             return _report(run, made, finished=True)
         rows = self._live.open(generation)
-        made = self._arrivals.place(made, rows)
+        made = self._arrivals.place(made, rows, lambda: self._clock() >= deadline)
         if run.is_under_way:
             if not run.take_up():
                 return _report(run, made, finished=True)
@@ -152,7 +164,10 @@ class Recluster:
     def _why(
         self, made: Artifact | None, rows: LiveRows, generation: Generation, products: int
     ) -> str:
-        if made is not None and products >= MIN_PRODUCTS:
+        overwritten = 0
+        if made is not None:
+            # Each counts as one that came, though no more products are there for it.
+            overwritten = int(made.summary.get("overwritten", 0))
             if made.encoder != generation.encoder:
                 return "they are of another encoder"
             if made.summary.get("setting", 0) != self._policy.clusters:
@@ -162,8 +177,8 @@ class Recluster:
         return why_due(
             self._policy,
             made,
-            products=products,
-            arrivals=made.arrivals if made else 0,
+            products=products + overwritten,
+            arrivals=made.arrivals + overwritten if made else 0,
             newest_at=rows.newest_at,
             now=self._clock(),
         )
@@ -180,6 +195,7 @@ class Recluster:
 
     def _phases(self, work: _Work) -> bool:
         run = work.run
+        is_only_left = run.job.phase == "publish"
         if run.job.phase == "sample":
             named = run.job.cursor
             sampling = self._state(work, Sampling.decode) if named else self._new_sampling(work)
@@ -190,20 +206,36 @@ class Recluster:
         assigning = self._state(work, Assigning.decode)
         if run.job.phase == "assign" and not self._assign(work, assigning):
             return False
-        parts = [self._part(run, name) for name in assigning.parts]
-        made = publish(
-            self._stores,
-            work.made,
-            assigning,
-            parts,
-            run.job,
-            self._policy.clusters,
-            self._clock(),
-            self._policy.grace_s,
-        )
-        run.finish()
-        rows = self._live.open(work.generation)  # what came meanwhile is not to wait
-        work.made = self._arrivals.place(made, rows)
+        return self._publish(work, assigning, is_only_left=is_only_left)
+
+    def _publish(self, work: _Work, found: Assigning, *, is_only_left: bool) -> bool:
+        """Make what was found current, unless a runner that died has; False to do it later.
+
+        What came meanwhile is in it before anybody sees it. A slice that has nothing else to do
+        publishes what it had time for.
+        """
+        parts = (self._part(work.run, name) for name in found.parts)
+        members = joined(parts, len(found.plan.ids))
+        if not any(members):
+            return self._end_empty(work)
+        made = written(self._stores, found, members, work.run.job, self._policy.clusters)
+        if work.made is None or work.made.key != made.key:
+            rows = self._live.open(work.generation)
+            made, whole = self._arrivals.placed(made, rows, lambda: self._clock() >= work.deadline)
+            if not (whole or is_only_left):
+                return False
+            now, grace_s = self._clock(), self._policy.grace_s
+            work.made = make_current(self._stores, work.made, made, now, grace_s)
+        work.run.finish()
+        return True
+
+    def _end_empty(self, work: _Work) -> bool:
+        """End a run that has found no product: then there are no clusters."""
+        if work.made is not None:
+            self._stores.artifacts.remove(work.made)
+            work.made = None
+        logger.info("%s has no products any more", work.generation.catalogue)
+        work.run.finish()
         return True
 
     def _new_sampling(self, work: _Work) -> Sampling:
@@ -233,8 +265,10 @@ class Recluster:
             state.sample.add(np.asarray(hashes, np.uint64), block.raw[first], known[first])
             done += len(block)
         if not len(state.sample.hashes):
-            work.run.finish("there are no products")
-            return True
+            return self._end_empty(work)
+        # K-means is one step: it loses nothing but itself, and begins with enough time.
+        if done > work.run.job.done and not self._keep(work, done, state.encode, now=True):
+            return False
         assigning = self._planned(work, state)
         self._write(work, assigning.encode(), phase="assign", done=0)
         return True
@@ -245,6 +279,9 @@ class Recluster:
         if work.made and before and before.encoder != work.generation.encoder:
             known = self._last.known(work.made, before)
         numbered = int(work.made.summary.get("next_number", 1)) if work.made else 1
+        # A name that was given to a cluster of a catalogue that was empty since is not another's.
+        named = self._stores.cluster_names.all(work.generation.catalogue)
+        numbered = max([numbered, *(int(id_.removeprefix("c")) + 1 for id_ in named)])
         plan = plan_clusters(
             state.sample,
             work.rows.head(next(state.sample.raw()).shape[1]),
@@ -270,6 +307,7 @@ class Recluster:
                 state.parts.append(name)
                 part.first.clear()
                 part.other.clear()
+            state.unreadable = sorted({*state.unreadable, *work.rows.unreadable})
             return state.encode()
 
         for block in work.rows.blocks(state.cursor):
@@ -278,7 +316,7 @@ class Recluster:
             numbers, similarity = assign(centroids, block.embeddings)
             state.add(block, numbers, similarity, part)
             done += len(block)
-        self._write(work, kept(), phase="publish", done=done)
+        self._write(work, kept(), phase="publish", done=done, total=done)
         return True
 
     def _state(self, work: _Work, decode: Callable[[bytes, str], State]) -> State:
@@ -299,10 +337,12 @@ class Recluster:
             raise CorruptFile(f"{work_key(run.job, name)} is not in the bucket")
         return Part.decode(body, name)
 
-    def _keep(self, work: _Work, done: int, encode: Callable[[], bytes]) -> bool:
-        """Save if it is time to; False when the deadline has come."""
+    def _keep(
+        self, work: _Work, done: int, encode: Callable[[], bytes], *, now: bool = False
+    ) -> bool:
+        """Save if it is time to, or ``now``; False when the deadline has come."""
         is_over = self._clock() >= work.deadline
-        if is_over or work.run.is_due:
+        if is_over or now or work.run.is_due:
             self._write(work, encode(), done=done)
         return not is_over
 

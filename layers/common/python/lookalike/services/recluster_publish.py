@@ -1,49 +1,31 @@
-"""Turns what a recluster run found into the catalogue's current clusters: one conditional write."""
+"""Writes what a recluster run found as the file that may become the catalogue's clusters."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from lookalike.core.cluster_names import named
 from lookalike.core.clusters import Cluster, Clustering, encode_clusters, without_empty
 from lookalike.core.jobs import Artifact, Job, artifact_key
 from lookalike.core.keys import content_digest
 from lookalike.core.ports import Stores
-from lookalike.services.jobs import make_current
-from lookalike.services.recluster_state import Assigning, Part, joined
+from lookalike.services.recluster_state import Assigning
 
 _TYPE = "application/octet-stream"
 
 
-def publish(
-    stores: Stores,
-    before: Artifact | None,
-    found: Assigning,
-    parts: Iterable[Part],
-    job: Job,
-    setting: int,
-    now: float,
-    grace_s: float,
+def written(
+    stores: Stores, found: Assigning, members: list[list[str]], job: Job, setting: int
 ) -> Artifact:
-    """Write the clusters, and make them current.
+    """Write the clusters, at least one of which has members; what they are is not current yet.
 
-    The same run publishes the same file, so that one that died behind this may do it again.
-
-    Raises
-    ------
-    Conflict
-        Somebody else has made others current meanwhile.
+    The same run writes the same file, so that one that died behind this may do it again.
     """
-    members = joined(parts, len(found.plan.ids))
     clustering, members_left = without_empty(_clustering(found, members, job), members)
     data, head_bytes = encode_clusters(clustering, members_left)
     key = artifact_key("clusters", job.catalogue, content_digest(data))
-    if before is not None and before.key == key:
-        return before
     stores.index.put(key, data, _TYPE)
     products = sum(map(len, members_left))
     source = found.source
-    artifact = Artifact(
+    return Artifact(
         catalogue=job.catalogue,
         kind="clusters",
         key=key,
@@ -61,10 +43,10 @@ def publish(
             "kept": found.plan.kept,
             "next_number": found.plan.next_number,
             "setting": setting,
+            "unreadable_files": len(found.unreadable),
             "head_bytes": head_bytes,
         },
     )
-    return make_current(stores, before, artifact, now, grace_s)
 
 
 def _clustering(found: Assigning, members: list[list[str]], job: Job) -> Clustering:

@@ -68,7 +68,7 @@ class Assigning:
 
     Whoever is in a cluster is in parts of its own, ``parts``. ``best`` holds a cluster's members
     nearest to its centroid, ``similarity`` the sum of all members' cosines. Words are counted of
-    the sample's products, whose hashes are up to ``threshold``.
+    the sample's products, whose hashes are up to ``threshold``. ``unreadable`` are keys of files.
     """
 
     source: Source
@@ -81,6 +81,7 @@ class Assigning:
     best: list[list[tuple[float, str]]]
     parts: list[str] = field(default_factory=list)
     cursor: RowsCursor = field(default_factory=RowsCursor)
+    unreadable: list[str] = field(default_factory=list)
 
     @classmethod
     def begun(cls, source: Source, plan: Plan, serial: int, threshold: int) -> Assigning:
@@ -141,6 +142,7 @@ class Assigning:
             "counted": self.counted,
             "best": self.best,
             "parts": self.parts,
+            "unreadable": self.unreadable,
             "dim": self.plan.means.shape[1],
         }
         sections = {
@@ -175,6 +177,7 @@ class Assigning:
             [[(cosine, id_) for cosine, id_ in best] for best in header["best"]],
             header["parts"],
             RowsCursor.decode(bytes(file.section("cursor"))),
+            header.get("unreadable", []),
         )
 
 

@@ -21,10 +21,11 @@ from lookalike.core.rollups import (
     TouchedHour,
     has_left,
     hours_due,
+    hours_over,
     is_settled,
     last_to_purge,
 )
-from lookalike.core.search_hours import number_at, start_of
+from lookalike.core.search_hours import HOUR_S, end_of, number_at, start_of
 from lookalike.core.shown import ShownProducts
 from lookalike.core.types import Lineage
 from lookalike.services.clusters import Clusters
@@ -124,13 +125,18 @@ class SearchRollup:
         return report
 
     def _advance(self, done: _Slice, *, at_once: bool) -> None:
-        touched = self._stores.rollups.touched()
-        state = self._stores.rollups.state() or self._first_state(touched)
+        state = self._stores.rollups.state() or self._first_state()
         state = self._purge(state, done.deadline)
         now = self._clock()
+        state = self._look_at_hours(state, now)
+        touched = self._stores.rollups.touched()
         for item in touched:
             if has_left(item.hour, self._retention_s, now):
-                logger.warning("hour %d was not counted before its entries expired", item.hour)
+                logger.error(
+                    "hour %d was not counted before its entries expired",
+                    item.hour,
+                    extra={"metrics": {"HoursNotCounted": 1}},
+                )
                 self._stores.rollups.settle(item)
         due = hours_due(touched, state, self._retention_s, now, at_once=at_once)
         reading = state.reading.hour if state.reading is not None else None
@@ -150,9 +156,21 @@ class SearchRollup:
             due = [item for item in due if _day(item) != day]
             state = self._count_day(group, state, done)
 
-    def _first_state(self, touched: Sequence[TouchedHour]) -> RollupState:
-        last = last_to_purge(self._retention_s, self._clock())
-        return RollupState(purged=min([last + 1, *(item.hour for item in touched)]))
+    def _first_state(self) -> RollupState:
+        now = self._clock()
+        last = last_to_purge(self._retention_s, now)
+        touched = (item.hour for item in self._stores.rollups.touched())
+        over = int(now // HOUR_S) - 2
+        return RollupState(purged=min([last + 1, *touched]), looked_at=over)
+
+    def _look_at_hours(self, state: RollupState, now: float) -> RollupState:
+        """Touch each hour once when it is over: an entry may be in it that was not announced."""
+        hours = hours_over(state, now)
+        for hour in hours:
+            self._stores.rollups.touch(hour, end_of("hour", hour))
+        if not hours:
+            return state
+        return self._stores.rollups.put_state(replace(state, looked_at=hours[-1]))
 
     def _count_day(
         self, group: Sequence[TouchedHour], state: RollupState, done: _Slice

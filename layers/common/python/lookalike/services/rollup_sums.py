@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 
 from lookalike.core.errors import CorruptFile
@@ -77,19 +79,20 @@ class RollupSums:
     ) -> None:
         stored = self._stored(catalogue, period, number)  # before its parts: a change conflicts
         summed = total(self._stores.rollups.range(catalogue, parts, *within(period, number, parts)))
-        self._replace(stored, Rollup(catalogue, period, number, summed, begun_at))
+        if stored is None or stored.tally != summed:
+            made = Rollup(catalogue, period, number, summed, begun_at)
+            self._stores.rollups.put(replace(made, revision=stored.revision if stored else None))
 
     def _put(
         self, catalogue: str, period: Period, number: int, tally: Tally, begun_at: float
     ) -> None:
         stored = self._stored(catalogue, period, number)
-        if stored is None or stored.made_at <= begun_at:
-            self._replace(stored, Rollup(catalogue, period, number, tally, begun_at))
-
-    def _replace(self, stored: Rollup | None, rollup: Rollup) -> None:
-        if stored is None or stored.tally != rollup.tally:
-            revision = stored.revision if stored is not None else None
-            self._stores.rollups.put(replace(rollup, revision=revision))
+        made = Rollup(catalogue, period, number, tally, begun_at)
+        if stored is None:
+            self._stores.rollups.put(made)
+        # One that says the same is written as well: an older one must not replace it later.
+        elif (stored.made_at, stored.tally) != (begun_at, tally) and stored.made_at <= begun_at:
+            self._stores.rollups.put(replace(made, revision=stored.revision))
 
     def _stored(self, catalogue: str, period: Period, number: int) -> Rollup | None:
         found = self._stores.rollups.range(catalogue, period, number, number)
@@ -135,7 +138,7 @@ class RollupSums:
                 ),
                 serial=artifact.serial + 1 if artifact else 1,
                 products=len(merged),
-                summary=self._since(catalogue, artifact, hour),
+                summary=self._searches(catalogue, artifact, hour),
             ),
             now,
             _GRACE_S,
@@ -158,16 +161,29 @@ class RollupSums:
             shown.add(known)
             return shown.hashes(), False
 
-    def _since(
+    def _searches(
         self, catalogue: str, artifact: Artifact | None, hour: int
     ) -> dict[str, float | int | str | bool]:
-        """Since when searches have been counted, and how many."""
-        first = float(artifact.summary["since"]) if artifact else float(start_of("hour", hour))
-        first = min(first, start_of("hour", hour))
-        weeks = number_at("week", first), number_at("week", self._clock())
-        rollups = self._stores.rollups.range(catalogue, "week", *weeks)
-        tally = total(rollups)
-        return {"since": tally.first_at or first, "searches": tally.searches}
+        """Since when searches have been counted, and how many; ``weeks`` says so of each week.
+
+        Only the week of ``hour`` is read: years of aggregates take seconds to add up.
+        """
+        first, weeks = math.inf, dict[int, int]()
+        if artifact is not None:
+            first = float(artifact.summary["since"])
+            weeks = msgspec.json.decode(
+                str(artifact.summary.get("weeks", "{}")), type=dict[int, int]
+            )
+        week = number_at("week", start_of("hour", hour))
+        stored = self._stored(catalogue, "week", week)
+        if stored is not None:
+            first = min(first, stored.tally.first_at)
+            weeks[week] = stored.tally.searches
+        return {
+            "since": min(first, end_of("hour", hour)),
+            "searches": sum(weeks.values()),
+            "weeks": msgspec.json.encode(weeks).decode(),
+        }
 
     def put_sizes(self, catalogue: str) -> None:
         """Keep how many products each cluster has today, for the drift of the catalogue."""
