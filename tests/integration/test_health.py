@@ -81,7 +81,8 @@ def test_every_fault_is_found_and_nothing_else(shop: HealthShop):
     (thin,) = shop.findings("thin-category")
     assert thin.evidence["category"] == "scarf" and thin.products == []
     counts = dict(zip(KINDS, (3, 1, 1, 4, 0, 1), strict=True))
-    assert summary == {**counts, "products": 70, "views": 70, "unreadable_files": 0}
+    extent = {"products": 70, "arrivals": 0, "views": 70, "unreadable_files": 0}
+    assert summary == {**counts, **extent}
     assert shop.read().summary(CATALOGUE).counts == counts
     shown = shop.findings("low-quality")[0].products[0]
     assert shown.title and shown.category == "hat" and "thumbnails/" in shown.views[0].thumbnail_url

@@ -6,7 +6,6 @@ It has t-SNE, and neither FAISS, ONNX Runtime nor Pillow. Importing this calls n
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from lookalike.services.jobs import JobLedger
 from lookalike.services.live_embeddings import LiveEmbeddings
 from lookalike.services.project import Project
 from lookalike.services.project_layout import MapPolicy
-from lookalike.settings import Settings
+from lookalike.settings import Settings, policy_of
 from lookalike.stores import aws_stores
 
 _PARALLEL_CALLS = 16
@@ -36,14 +35,11 @@ def build_project(
 ) -> Project:
     """The service on any ports."""
     pool = ThreadPoolExecutor(_PARALLEL_CALLS, thread_name_prefix="lookalike")
-    policy = MapPolicy(
-        **{name: getattr(settings, name) for name in inspect.signature(MapPolicy).parameters}
-    )
     return Project(
         stores,
         LiveEmbeddings(stores, pool),
         JobLedger(stores, clock, ids),
-        policy,
+        policy_of(MapPolicy, settings),
         os.cpu_count() or 1,
         clock,
     )

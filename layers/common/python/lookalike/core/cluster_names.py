@@ -11,6 +11,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lookalike.core.types import Attributes
 
@@ -82,11 +83,11 @@ class WordCounts:
         return {"products": self.products, "words": [dict(counts) for counts in self.words]}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, list[object]]) -> WordCounts:
+    def from_json(cls, value: Mapping[str, list[Any]]) -> WordCounts:
         """The counts that were written."""
         counts = cls(0)
-        counts.products = [int(str(number)) for number in value["products"]]
-        counts.words = [Counter(words) for words in value["words"]]  # type: ignore[call-overload]
+        counts.products = [int(number) for number in value["products"]]
+        counts.words = [Counter(words) for words in value["words"]]
         counts._different = sum(map(len, counts.words))
         return counts
 

@@ -161,20 +161,20 @@ class Calibrate:
         run = self._ledger.open(catalogue, "calibrate")
         made = self._stores.artifacts.current(catalogue).get("calibration")
         if self._clock() >= deadline:
-            return _report(run, made, finished=not run.is_under_way)
+            return run.report(made, finished=not run.is_under_way)
         products = self._stores.counts.all().get(catalogue, Counts()).products
         idle = not (now or run.is_under_way)
         if idle and (products < MIN_PRODUCTS or run.rests(self._policy.pause_s)):
-            return _report(run, made, finished=True)
+            return run.report(made, finished=True)
         rows = self._live.open(generation)
         source = f"{generation.generation}/{rows.head_digest}"
         if run.is_under_way and not now and run.job.cursor == source:
             if not run.take_up():
-                return _report(run, made, finished=True)
+                return run.report(made, finished=True)
         else:
             why = "by hand" if now else self._why(made, rows, products)
             if not why and not run.is_under_way:
-                return _report(run, made, finished=True)
+                return run.report(made, finished=True)
             logger.info("%s is calibrated: %s", catalogue, why or "it has another head")
             run.begin("sampling", rows.rows)
             run.save(cursor=source)
@@ -187,7 +187,7 @@ class Calibrate:
             logger.error("%s is not calibrated: %s", catalogue, error)
             run.finish(str(error))
             finished = True
-        return _report(run, work.made, finished=finished)
+        return run.report(work.made, finished=finished)
 
     def _why(self, made: Artifact | None, rows: LiveRows, products: int) -> str:
         if made is not None and (made.generation, made.head) != (
@@ -372,16 +372,3 @@ def _label(relevance: Relevance, product: Product) -> str | None:
     if isinstance(category, tuple):
         category = ", ".join(map(str, category))
     return relevance.label(product.product_id, category)
-
-
-def _report(run: Run, made: Artifact | None, *, finished: bool) -> CatalogueReport:
-    job = run.job
-    return CatalogueReport(
-        job.catalogue,
-        "calibrate",
-        job.phase,
-        job.done,
-        job.total,
-        finished,
-        made.summary if made else {},
-    )

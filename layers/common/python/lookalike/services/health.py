@@ -139,23 +139,23 @@ class HealthCheck:
         run = self._ledger.open(lineage.catalogue, "health")
         made = dict(self._stores.artifacts.current(lineage.catalogue))
         if self._clock() >= deadline:
-            return _report(run, made, finished=not run.is_under_way)
+            return run.report(made.get("findings"), finished=not run.is_under_way)
         products = self._stores.counts.all().get(lineage.catalogue, Counts()).products
         if not (run.is_under_way or now or products >= MIN_PRODUCTS or "findings" in made):
-            return _report(run, made, finished=True)
+            return run.report(made.get("findings"), finished=True)
         rows = self._live.open(lineage.current)
         if run.is_under_way:
             if not run.take_up():
-                return _report(run, made, finished=True)
+                return run.report(made.get("findings"), finished=True)
         else:
             why = "by hand" if now else self._why(run, made, rows, products)
             if not why:
-                return _report(run, made, finished=True)
+                return run.report(made.get("findings"), finished=True)
             logger.info("%s is checked: %s", lineage.catalogue, why)
             run.begin("photos", rows.rows)
         work = _Work(run, lineage.current, rows, made, deadline)
         finished = self._go_on(work)
-        return _report(run, work.made, finished=finished)
+        return run.report(work.made.get("findings"), finished=finished)
 
     def _why(self, run: Run, made: dict[str, Artifact], rows: LiveRows, products: int) -> str:
         if run.rests(self._policy.pause_s):
@@ -291,10 +291,3 @@ class HealthCheck:
 
     def _is_over(self, work: _Work) -> bool:
         return self._clock() >= work.deadline
-
-
-def _report(run: Run, made: dict[str, Artifact], *, finished: bool) -> CatalogueReport:
-    job = run.job
-    summary = made["findings"].summary if "findings" in made else {}
-    shown = {name: value for name, value in summary.items() if name != "head_bytes"}
-    return CatalogueReport(job.catalogue, job.name, job.phase, job.done, job.total, finished, shown)

@@ -148,6 +148,17 @@ class Run:
         self._put(replace(ended, finished_at=self._clock(), took_s=ended.worked_s))
         self._clear(self.job.run)
 
+    def report(self, made: Artifact | None, *, finished: bool) -> CatalogueReport:
+        """How far the job is, and what there is of it: ``made``, None when nothing is current."""
+        summary: dict[str, Scalar] = {}
+        if made is not None:
+            summary = {"products": made.products, "arrivals": made.arrivals, **made.summary}
+            summary.pop("head_bytes", None)  # for readers of the file alone
+        job = self.job
+        return CatalogueReport(
+            job.catalogue, job.name, job.phase, job.done, job.total, finished, summary
+        )
+
     def put(self, name: str, body: bytes) -> None:
         """Write a working object of the run."""
         self._stores.index.put(work_key(self.job, name), body, _TYPE)

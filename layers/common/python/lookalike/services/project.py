@@ -7,7 +7,7 @@ on it until then.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lookalike.core.errors import CorruptFile, Vanished
@@ -134,7 +134,7 @@ class Project:
         run = self._ledger.open(lineage.catalogue, "project")
         artifacts = self._stores.artifacts.current(lineage.catalogue)
         if is_over():
-            return _report(run, artifacts.get("map"), finished=False)
+            return run.report(artifacts.get("map"), finished=False)
         found = self._look(lineage, artifacts)
         try:
             finished = self._tend(lineage, run, found, is_over, now)
@@ -144,7 +144,7 @@ class Project:
                 run.finish(str(error))
             finished = True
         made = self._stores.artifacts.current(lineage.catalogue).get("map")
-        return _report(run, made, finished=finished)
+        return run.report(made, finished=finished)
 
     def _tend(
         self,
@@ -277,13 +277,3 @@ class Project:
             is_over,
         )
         return going_on.advance()
-
-
-def _report(run: Run, made: Artifact | None, *, finished: bool) -> CatalogueReport:
-    summary: Mapping[str, str | int | float | bool] = {}
-    if made is not None:
-        summary = {"products": made.products, "arrivals": made.arrivals, **made.summary}
-    job = run.job
-    return CatalogueReport(
-        job.catalogue, job.name, job.phase, job.done, job.total, finished, summary
-    )

@@ -142,24 +142,24 @@ class Recluster:
         run = self._ledger.open(catalogue, "recluster")
         made = self._stores.artifacts.current(catalogue).get("clusters")
         if self._clock() >= deadline:
-            return _report(run, made, finished=not run.is_under_way)
+            return run.report(made, finished=not run.is_under_way)
         products = self._stores.counts.all().get(catalogue, Counts()).products
         if made is None and not run.is_under_way and not (now or products >= MIN_PRODUCTS):
-            return _report(run, made, finished=True)
+            return run.report(made, finished=True)
         rows = self._live.open(generation)
         made = self._arrivals.place(made, rows, lambda: self._clock() >= deadline)
         if run.is_under_way:
             if not run.take_up():
-                return _report(run, made, finished=True)
+                return run.report(made, finished=True)
         else:
             why = "by hand" if now else self._why(made, rows, generation, products)
             if not why or (run.rests(self._policy.pause_s) and not now):
-                return _report(run, made, finished=True)
+                return run.report(made, finished=True)
             logger.info("clusters of %s are made anew: %s", catalogue, why)
             run.begin("sample", rows.rows)
         work = _Work(run, generation, rows, made, products, deadline)
         finished = self._go_on(work)
-        return _report(run, work.made, finished=finished)
+        return run.report(work.made, finished=finished)
 
     def _why(
         self, made: Artifact | None, rows: LiveRows, generation: Generation, products: int
@@ -357,14 +357,3 @@ class Recluster:
     def _name(self, work: _Work, what: str) -> str:
         work.saves += 1
         return f"{what}-{work.run.job.slices}-{work.saves}"
-
-
-def _report(run: Run, made: Artifact | None, *, finished: bool) -> CatalogueReport:
-    job = run.job
-    summary = dict(made.summary) if made else {}
-    summary.pop("head_bytes", None)
-    if made:
-        summary |= {"products": made.products, "arrivals": made.arrivals}
-    return CatalogueReport(
-        job.catalogue, job.name, job.phase, job.done, job.total, finished, summary
-    )
